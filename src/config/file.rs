@@ -1,0 +1,1 @@
+//! `FileConfig`: the TOML, table by table, without behaviour.

@@ -1,0 +1,123 @@
+//! The session key ring: the keys that seal and open session cookies, shared by all nodes as a file.
+//!
+//! One key a line, `ID SECRET`: eight hexadecimal digits and the base64url form of 32 random bytes. The first line
+//! seals, all lines open, so a key is rotated by putting a new line on top on every node, and removing the old line when
+//! the sessions it sealed are over. `#` starts a comment. What a cookie holds is not known here: see `proxy::session`.
+
+use std::fmt;
+
+use aws_lc_rs::aead::{AES_256_GCM_SIV, LessSafeKey, UnboundKey};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+/// Keys by id; never empty.
+pub struct KeyRing(Vec<Key>);
+
+/// One key of the ring.
+pub struct Key {
+    /// Names the key inside a cookie, in clear.
+    pub id: [u8; 4],
+    /// AES-256-GCM-SIV: nodes draw nonces independently, and a repeated nonce must not give a key away.
+    pub aead: LessSafeKey,
+}
+
+/// Why a key file cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// A line is not `ID SECRET`.
+    #[error("line {0} is not \"ID SECRET\" (8 hexadecimal digits, a space, 43 base64url characters)")]
+    Line(usize),
+    /// Two keys have one id.
+    #[error("line {0} repeats the id of an earlier key")]
+    Duplicate(usize),
+    /// No key at all.
+    #[error("it holds no key")]
+    Empty,
+}
+
+impl KeyRing {
+    /// Reads a ring from the text of a key file.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        let mut keys: Vec<Key> = Vec::new();
+        for (number, line) in (1..).zip(text.lines()) {
+            let line = line.split('#').next().unwrap_or_default().trim();
+            if line.is_empty() {
+                continue;
+            }
+            let key = Key::parse(line).ok_or(KeyError::Line(number))?;
+            if keys.iter().any(|other| other.id == key.id) {
+                return Err(KeyError::Duplicate(number));
+            }
+            keys.push(key);
+        }
+        if keys.is_empty() { Err(KeyError::Empty) } else { Ok(Self(keys)) }
+    }
+
+    /// A ring of one fresh key.
+    pub fn generate() -> Self {
+        Self::parse(&fresh_line()).unwrap_or_else(|error| unreachable!("a fresh line parses: {error}"))
+    }
+
+    /// The key that seals.
+    pub fn sealing(&self) -> &Key {
+        &self.0[0]
+    }
+
+    /// The key with this id.
+    pub fn find(&self, id: &[u8]) -> Option<&Key> {
+        self.0.iter().find(|key| key.id == id)
+    }
+}
+
+impl fmt::Debug for KeyRing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyRing({} keys)", self.0.len())
+    }
+}
+
+impl Key {
+    fn parse(line: &str) -> Option<Self> {
+        let (id, secret) = line.split_once(char::is_whitespace)?;
+        if id.len() != 8 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let id = u32::from_str_radix(id, 16).ok()?.to_be_bytes();
+        let secret = BASE64_URL_SAFE_NO_PAD.decode(secret.trim()).ok()?;
+        let aead = LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &secret).ok()?);
+        Some(Self { id, aead })
+    }
+}
+
+/// A line for a key file, with a key nobody has seen.
+pub fn fresh_line() -> String {
+    let (mut id, mut secret) = ([0u8; 4], [0u8; 32]);
+    for bytes in [&mut id[..], &mut secret[..]] {
+        aws_lc_rs::rand::fill(bytes)
+            .unwrap_or_else(|_| panic!("the operating system gives no random numbers"));
+    }
+    format!("{:08x} {}", u32::from_be_bytes(id), BASE64_URL_SAFE_NO_PAD.encode(secret))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_seals_and_all_lines_open() {
+        let (first, second) = (fresh_line(), fresh_line());
+        let ring =
+            KeyRing::parse(&format!("# shared by all nodes\n\n{first}  # newest\n{second}\n")).unwrap();
+        assert_eq!(format!("{:08x}", u32::from_be_bytes(ring.sealing().id)), first[..8]);
+        let old = u32::from_str_radix(&second[..8], 16).unwrap().to_be_bytes();
+        assert!(ring.find(&old).is_some());
+    }
+
+    #[test]
+    fn a_bad_line_is_named_by_its_number() {
+        let good = fresh_line();
+        assert_eq!(KeyRing::parse("\nnonsense").unwrap_err(), KeyError::Line(2));
+        assert_eq!(KeyRing::parse(&good[..good.len() - 2]).unwrap_err(), KeyError::Line(1));
+        assert_eq!(KeyRing::parse(&format!("{good}\n{good}")).unwrap_err(), KeyError::Duplicate(2));
+        assert_eq!(KeyRing::parse("# none yet\n").unwrap_err(), KeyError::Empty);
+    }
+}

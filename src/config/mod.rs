@@ -1,0 +1,457 @@
+//! Configuration: text in, checked values out.
+//!
+//! ```text
+//! selvedge.toml ──toml──▶ FileConfig ──compile──▶ Config
+//!                         file.rs                 this file
+//!                         mirrors the TOML,       typed, resolved, ready to run
+//!                         no behaviour
+//! ```
+//!
+//! No `String` that names a choice and no `Option` that means "default" survives [`compile`]. Every mistake in a
+//! file is reported in one go, each with its line, its key, what is wrong and what to write instead.
+//! Nothing here opens a socket: only `load` reads files (the configuration and the session keys).
+
+pub mod compile;
+pub mod error;
+pub mod file;
+pub mod keys;
+pub mod units;
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+use ipnet::IpNet;
+
+pub use error::{ConfigErrors, Problem};
+pub use keys::KeyRing;
+
+/// Name of an availability zone, such as `az-a`.
+pub type ZoneName = Arc<str>;
+
+/// A whole configuration, checked: everything a node needs to start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Zone this node stands in; `None` when neither file, flag nor environment names one.
+    pub zone: Option<ZoneName>,
+    /// Data-plane threads, at least 1. `"auto"` has become the number of cores this process may use.
+    pub workers: usize,
+    /// Where clients connect; never empty.
+    pub listeners: Vec<Listener>,
+    /// In the order of the file; the route table sorts them.
+    pub routes: Vec<Route>,
+    /// Sorted by name. Routes refer to pools by their index in this list.
+    pub pools: Vec<Arc<Pool>>,
+    /// Keys that seal and open session cookies.
+    pub session_keys: SessionKeys,
+    /// The admin API; `None` when `[admin]` says `enabled = false`.
+    pub admin: Option<Admin>,
+    /// What is written into forwarded requests and answers.
+    pub forwarding: Forwarding,
+    /// How a node stops.
+    pub shutdown: Shutdown,
+    /// What is logged, and how.
+    pub log: Log,
+    /// Things that work but that their author would want to know; logged at start, printed by `check`.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads, parses and compiles the file at `path`. All problems come back together.
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigErrors> {
+        compile::load(path, overrides)
+    }
+}
+
+/// Values that win over the file: command line first, then environment.
+#[derive(Debug, Clone, Default)]
+pub struct Overrides {
+    /// `--zone` or `SELVEDGE_ZONE`.
+    pub zone: Option<String>,
+}
+
+/// An address that clients connect to.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Unique; labels metrics and log lines.
+    pub name: Arc<str>,
+    /// Where to bind. Port 0 takes a free one, which is logged.
+    pub address: SocketAddr,
+    /// Sources that may connect; all others are closed at accept. Default: everyone.
+    pub allow: Vec<IpNet>,
+    /// Sources whose forwarding fields (`X-Forwarded-*`, `Forwarded`) are believed. Default: none.
+    pub trusted: Vec<IpNet>,
+    /// Open connections of this listener over all workers; more wait in the kernel's queue. Default 65536.
+    pub max_connections: usize,
+    /// From a request's first byte (or the accept) to the end of its head. Default 10 s.
+    pub head_timeout: Duration,
+    /// Between an answer and the next request of a connection. Default 60 s.
+    pub keep_alive: Duration,
+    /// Between two bytes of a body, in both directions, on the client's side. Default 60 s.
+    pub idle: Duration,
+    /// Bytes of a request head, request line included. Default 32 KiB.
+    pub max_head: usize,
+    /// Fields of a request head. Default 100, at most 256.
+    pub max_fields: usize,
+    /// Bytes of a request body; `None` for no limit, which is the default.
+    pub max_body: Option<u64>,
+}
+
+/// Which requests, and what to do with them.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// `None` matches any host.
+    pub host: Option<HostPattern>,
+    /// Prefix of the path, always beginning with `/`; matches at `/` boundaries only (`/a` matches `/a` and `/a/b`,
+    /// not `/ab`).
+    pub path: Box<str>,
+    /// Empty means any method.
+    pub methods: Vec<Method>,
+    /// All must match.
+    pub headers: Vec<HeaderMatch>,
+    /// All must match.
+    pub query: Vec<QueryMatch>,
+    /// Empty means any source; else one must contain the client's address.
+    pub sources: Vec<IpNet>,
+    /// What happens to a request that this route wins.
+    pub action: Action,
+}
+
+/// Host part of a route, lower case, without a port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostPattern {
+    /// `myclothes.test`.
+    Exact(Box<str>),
+    /// `*.myclothes.test`, stored as `.myclothes.test`: one or more labels before it.
+    Wildcard(Box<str>),
+}
+
+/// A field that must be present, and its value if one is given.
+#[derive(Debug, Clone)]
+pub struct HeaderMatch {
+    /// Field name.
+    pub name: HeaderName,
+    /// Exact value; `None` matches any.
+    pub value: Option<HeaderValue>,
+}
+
+/// A query parameter that must be present, and its value if one is given (compared as sent, not decoded).
+#[derive(Debug, Clone)]
+pub struct QueryMatch {
+    /// Parameter name.
+    pub name: Box<str>,
+    /// Exact value; `None` matches any.
+    pub value: Option<Box<str>>,
+}
+
+/// What a route does.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Forward to one of these pools, by weight; never empty. One pool is the usual case.
+    Pools(Vec<WeightedPool>),
+    /// Answer with a redirect.
+    Redirect(Redirect),
+    /// Answer with fixed text.
+    Respond(Respond),
+}
+
+/// One choice of a weighted route.
+#[derive(Debug, Clone, Copy)]
+pub struct WeightedPool {
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+    /// Share relative to the others of the route; 0 takes no new sessions.
+    pub weight: u32,
+}
+
+/// A redirect; absent parts are those of the request.
+#[derive(Debug, Clone)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308. Default 308.
+    pub status: StatusCode,
+    /// `http` or `https`.
+    pub scheme: Option<Box<str>>,
+    /// Host, with a port if one is wanted.
+    pub host: Option<Box<str>>,
+    /// Path that replaces the request's; the query is kept.
+    pub path: Option<Box<str>>,
+}
+
+/// A fixed answer.
+#[derive(Debug, Clone)]
+pub struct Respond {
+    /// 200 to 599.
+    pub status: StatusCode,
+    /// Body, sent as it is.
+    pub body: bytes::Bytes,
+    /// Default `text/plain; charset=utf-8`.
+    pub content_type: HeaderValue,
+}
+
+/// The set of targets of one application, and how it is treated.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    /// Unique; bound into every session cookie of the pool.
+    pub name: Arc<str>,
+    /// How a target is chosen for a request that has no session.
+    pub balance: Balance,
+    /// Sticky sessions.
+    pub stickiness: Stickiness,
+    /// How zones share the load.
+    pub zones: Zones,
+    /// Active checks.
+    pub health: Health,
+    /// Deadlines of an attempt.
+    pub timeouts: Timeouts,
+    /// Where requests wait when no target can take them.
+    pub queue: Queue,
+    /// When a failed attempt is tried again.
+    pub retry: Retry,
+    /// Idle connections kept to each target.
+    pub keep_alive: UpstreamKeepAlive,
+    /// Targets written in the file; may be empty only when something else adds targets at run time.
+    pub targets: Vec<StaticTarget>,
+}
+
+/// Balancing policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn, smoothly by weight.
+    RoundRobin,
+    /// The less loaded of two random targets (power of two choices), load being requests in flight by weight.
+    LeastOutstanding,
+}
+
+/// Sticky sessions of a pool.
+#[derive(Debug, Clone)]
+pub struct Stickiness {
+    /// Whether and how sessions are kept.
+    pub mode: StickinessMode,
+    /// Name of the cookie.
+    pub cookie: Box<str>,
+    /// A session unused for this long is over. Default 1 d.
+    pub idle: Duration,
+    /// A session older than this is over; `None` for no limit. Default 7 d.
+    pub absolute: Option<Duration>,
+    /// `SameSite` attribute. Default `Lax`.
+    pub same_site: SameSite,
+    /// `Secure` attribute. Default: on connections with TLS.
+    pub secure: Secure,
+    /// `Partitioned` attribute (CHIPS). Default off; needs `secure`.
+    pub partitioned: bool,
+    /// `Domain` attribute. Default: none, so that the cookie belongs to the exact host.
+    pub domain: Option<Box<str>>,
+}
+
+/// Who makes the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StickinessMode {
+    /// No sessions.
+    Off,
+    /// The balancer sets a cookie of its own.
+    LbCookie,
+}
+
+/// `SameSite` attribute of the session cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SameSite {
+    /// Sent on same-site requests only.
+    Strict,
+    /// Also on top-level navigation from elsewhere.
+    Lax,
+    /// Always; browsers then want `Secure`.
+    None,
+}
+
+/// When the session cookie carries `Secure`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secure {
+    /// When the client's connection has TLS, or a trusted proxy in front says so.
+    Auto,
+    /// On every answer.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// How zones share the load.
+#[derive(Debug, Clone)]
+pub struct Zones {
+    /// Zone mode.
+    pub mode: ZoneMode,
+    /// Below this share of healthy targets (0.0 to 1.0), health is ignored. Default 0.5; 0.0 disables.
+    pub panic: f64,
+}
+
+/// Zone mode.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ZoneMode {
+    /// All targets of all zones alike (cross-zone on).
+    Even,
+}
+
+/// Active checks of a pool's targets.
+#[derive(Debug, Clone)]
+pub struct Health {
+    /// `false`: every target counts as healthy.
+    pub enabled: bool,
+    /// What a check is.
+    pub probe: Probe,
+    /// Between two checks of a target, ± 10 % jitter. Default 5 s.
+    pub interval: Duration,
+    /// A check that takes longer has failed. Default 2 s.
+    pub timeout: Duration,
+    /// Passes in a row that make a failed target healthy. Default 2. A new target needs one.
+    pub healthy: u32,
+    /// Failures in a row that make a target unhealthy. Default 2.
+    pub unhealthy: u32,
+    /// Port to check; `None` is the target's own.
+    pub port: Option<u16>,
+}
+
+/// What a check is.
+#[derive(Debug, Clone)]
+pub enum Probe {
+    /// `GET path` and a status in one of `expect`.
+    Http {
+        /// Path and query.
+        path: Box<str>,
+        /// `Host` field; `None` sends the target's address.
+        host: Option<HeaderValue>,
+        /// Statuses that pass. Default 200 to 299.
+        expect: Vec<RangeInclusive<u16>>,
+    },
+    /// A TCP connection that opens.
+    Tcp,
+}
+
+/// Deadlines of one attempt.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// To an open connection. Default 1 s.
+    pub connect: Duration,
+    /// From the request's last byte sent to the answer's head. Default 30 s.
+    pub first_byte: Duration,
+    /// Between two bytes of a body or a tunnel, both ways. Default 60 s.
+    pub idle: Duration,
+}
+
+/// Where requests wait when every target is full, or none is there.
+#[derive(Debug, Clone, Copy)]
+pub struct Queue {
+    /// Waiting requests over all workers; one more is refused with 503. Default 1024; 0 refuses at once.
+    pub length: usize,
+    /// Longest wait; then 503. Default 5 s.
+    pub timeout: Duration,
+}
+
+/// When a failed attempt is tried again.
+#[derive(Debug, Clone)]
+pub struct Retry {
+    /// Attempts of one request in all, the first included. Default 3; 1 never retries. Refused connections do not
+    /// count: nothing was sent.
+    pub attempts: u32,
+    /// Retries in flight, as a share of the requests in flight. Default 0.2.
+    pub budget: f64,
+    /// Retries in flight that are always allowed. Default 3.
+    pub budget_min: u32,
+    /// Bytes of a request body kept to be sent again. Default 64 KiB.
+    pub max_body: usize,
+    /// Statuses of a target that are tried elsewhere when the request may be repeated. Default 502, 503, 504.
+    pub statuses: Vec<RangeInclusive<u16>>,
+}
+
+/// Idle connections to each target.
+#[derive(Debug, Clone, Copy)]
+pub struct UpstreamKeepAlive {
+    /// Kept by each worker for each target. Default 128; 0 opens a connection for every request.
+    pub connections: usize,
+    /// Closed after being unused for this long. Default 50 s: shorter than what servers commonly allow.
+    pub timeout: Duration,
+}
+
+/// A target written in the file.
+#[derive(Debug, Clone)]
+pub struct StaticTarget {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where it stands; `"-"` when the file names none.
+    pub zone: ZoneName,
+    /// Share relative to the others, 1 to 256. Default 1; 0 takes no new sessions.
+    pub weight: u32,
+    /// Requests in flight from this node; `None` for no limit, which is the default.
+    pub max_connections: Option<u32>,
+}
+
+/// Where session keys come from.
+#[derive(Debug, Clone)]
+pub struct SessionKeys {
+    /// The ring itself, already read.
+    pub ring: Arc<KeyRing>,
+    /// File it was read from; `None` when the ring was generated at start, so that sessions end with the process.
+    pub file: Option<PathBuf>,
+}
+
+/// The admin API.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: AdminAddress,
+    /// Bearer token that every request must carry, from `token_file`; required when the address is not loopback.
+    pub token: Option<Arc<units::Secret>>,
+}
+
+/// Where the admin API listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// TCP. Default 127.0.0.1:9900.
+    Tcp(SocketAddr),
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+/// Fields added to forwarded requests.
+#[derive(Debug, Clone)]
+pub struct Forwarding {
+    /// `X-Forwarded-For`, `-Proto`, `-Host`. Default on.
+    pub x_forwarded: bool,
+    /// `Forwarded` (RFC 7239). Default off.
+    pub forwarded: bool,
+    /// `Via` on requests and answers. Default on.
+    pub via: bool,
+    /// `X-Request-Id`: kept from trusted sources, else made. Default on.
+    pub request_id: bool,
+    /// `traceparent` (W3C): continued if sent, else started. Default off.
+    pub traceparent: bool,
+}
+
+/// How a node stops.
+#[derive(Debug, Clone, Copy)]
+pub struct Shutdown {
+    /// From the signal to the end: requests in flight that are not done then are cut. Default 30 s.
+    pub deadline: Duration,
+    /// `/readyz` fails for this long before the listeners close, so that whoever sends traffic here can stop.
+    /// Default 0 s.
+    pub delay: Duration,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Least severe level that is written. Default `info`.
+    pub level: tracing::Level,
+    /// Lines for people, or one JSON object a line.
+    pub format: LogFormat,
+}
+
+/// Form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}

@@ -1,0 +1,116 @@
+//! Where the planes meet: what is known of each pool, in a form that a request reads without waiting.
+//!
+//! The control plane publishes a [`Snapshot`]; a request loads it once and keeps that view to its end. What outlives a
+//! snapshot (requests in flight, counters) is in [`TargetState`], one per target identity, shared by every
+//! snapshot that names it. Nothing here does I/O, and nothing here awaits anything but the queue's own turn.
+
+pub mod counters;
+pub mod outcome;
+pub mod queue;
+pub mod snapshot;
+pub mod target;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use dashmap::DashMap;
+
+use crate::config;
+pub use counters::{Counter, Histogram, Lanes, PoolLane, TargetLane, WorkerLane};
+pub use outcome::{Failure, Refusal, Verdict};
+pub use queue::WaitQueue;
+pub use snapshot::{AdminState, HealthState, Member, Snapshot, Status, Target};
+pub use target::{TargetId, TargetState};
+
+/// One pool at run time.
+pub struct Pool {
+    /// Its checked configuration.
+    pub config: Arc<config::Pool>,
+    /// The view that requests take. Written by [`Pool::publish`] only.
+    snapshot: ArcSwap<Snapshot>,
+    /// Requests that wait for a target.
+    pub queue: WaitQueue,
+    /// Requests in flight, waiting ones included: the base of the retry budget.
+    pub live: AtomicU32,
+    /// Retries in flight.
+    pub retrying: AtomicU32,
+    /// Counters, one lane for each worker.
+    pub lanes: Lanes<PoolLane>,
+}
+
+impl Pool {
+    /// A pool that has no target yet.
+    pub fn new(config: Arc<config::Pool>, workers: usize) -> Self {
+        let empty = Snapshot::build(&config, Vec::new());
+        Self {
+            queue: WaitQueue::new(config.queue.length),
+            config,
+            snapshot: ArcSwap::from_pointee(empty),
+            live: AtomicU32::new(0),
+            retrying: AtomicU32::new(0),
+            lanes: Lanes::new(workers),
+        }
+    }
+
+    /// The present view.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The cell that holds the present view, for workers that cache it.
+    pub fn snapshot_cell(&self) -> &ArcSwap<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Makes `snapshot` the view of every request that starts from now on, and lets waiting requests look again.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.queue.wake_all();
+    }
+
+    /// Whether one more retry fits the budget; if so it is taken, and must be given back with [`Pool::end_retry`].
+    pub fn begin_retry(&self) -> bool {
+        let allowed = (f64::from(self.live.load(Relaxed)) * self.config.retry.budget) as u32;
+        let allowed = allowed.max(self.config.retry.budget_min);
+        self.retrying.try_update(Relaxed, Relaxed, |now| (now < allowed).then_some(now + 1)).is_ok()
+    }
+
+    /// Gives a retry back to the budget.
+    pub fn end_retry(&self) {
+        self.retrying.fetch_sub(1, Relaxed);
+    }
+}
+
+/// All that the two planes of a node share.
+pub struct Pools {
+    /// Same order as [`config::Config::pools`], which routes refer to by index.
+    pub all: Vec<Arc<Pool>>,
+    /// One state per target identity, however often the target leaves and returns.
+    states: DashMap<TargetId, Arc<TargetState>, foldhash::fast::RandomState>,
+    /// Counters of the workers themselves.
+    pub workers: Lanes<WorkerLane>,
+    worker_count: usize,
+}
+
+impl Pools {
+    /// The pools of a configuration, without targets.
+    pub fn new(configs: &[Arc<config::Pool>], workers: usize) -> Self {
+        let all = configs.iter().map(|config| Arc::new(Pool::new(config.clone(), workers))).collect();
+        Self { all, states: DashMap::default(), workers: Lanes::new(workers), worker_count: workers }
+    }
+
+    /// The state of this target; made at its first appearance.
+    pub fn state(
+        &self,
+        pool: &str,
+        zone: &config::ZoneName,
+        address: std::net::SocketAddr,
+    ) -> Arc<TargetState> {
+        let id = TargetId::of(pool, zone, address);
+        self.states
+            .entry(id)
+            .or_insert_with(|| Arc::new(TargetState::new(id, zone.clone(), address, self.worker_count)))
+            .clone()
+    }
+}

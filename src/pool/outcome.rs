@@ -1,0 +1,109 @@
+//! What can come of a cookie, an attempt and a request head: closed sets that the data plane counts and the control
+//! plane names.
+
+/// A closed set whose members index an array of counters and have a name in metrics and logs.
+macro_rules! outcomes {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            /// All of them, in the order of their indices.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+            /// How many there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// As metrics, logs and the API write it.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// What reading a request's session cookie found.
+    Verdict {
+        /// No cookie: a new session.
+        None = "none",
+        /// A session in good order.
+        Valid = "valid",
+        /// Unused for longer than `idle`.
+        IdleExpired = "idle_expired",
+        /// Older than `absolute`.
+        AbsoluteExpired = "absolute_expired",
+        /// Not a cookie of ours: wrong length, alphabet or version.
+        Malformed = "malformed",
+        /// Sealed with a key that is not in the ring.
+        UnknownKey = "unknown_key",
+        /// The seal does not hold: altered, made up, or of another pool.
+        Forged = "forged",
+    }
+}
+
+outcomes! {
+    /// How an attempt at a target failed.
+    Failure {
+        /// The connection was refused or could not be made.
+        Connect = "connect",
+        /// No connection within `timeouts.connect`.
+        ConnectTimeout = "connect_timeout",
+        /// The connection broke before the answer was complete.
+        Reset = "reset",
+        /// No answer within `timeouts.first_byte`.
+        FirstByteTimeout = "first_byte_timeout",
+        /// A body stalled for `timeouts.idle`.
+        IdleTimeout = "idle_timeout",
+        /// The answer is not HTTP that may be passed on.
+        Protocol = "protocol",
+    }
+}
+
+outcomes! {
+    /// Why a request was refused before any target was chosen.
+    Refusal {
+        /// The request line is not `METHOD target HTTP/1.x`.
+        RequestLine = "request_line",
+        /// A field's name or value has bytes that may not be there, or a space before the colon.
+        Field = "field",
+        /// A line ends in LF alone, or CR stands alone.
+        LineEnding = "line_ending",
+        /// A field continued on the next line.
+        ObsFold = "obs_fold",
+        /// Content-Length is not one number, or several that differ.
+        ContentLength = "content_length",
+        /// Transfer-Encoding is not exactly one `chunked`, or comes with HTTP/1.0.
+        TransferEncoding = "transfer_encoding",
+        /// A transfer coding that is real but not supported (501).
+        TransferCoding = "transfer_coding",
+        /// Content-Length and Transfer-Encoding together.
+        LengthConflict = "length_conflict",
+        /// Host is missing, doubled, not a host, or not that of the target.
+        Host = "host",
+        /// The request target is not in a form that this method may have.
+        Target = "target",
+        /// Connection names a field that must not be dropped.
+        Connection = "connection",
+        /// CONNECT or TRACE (405).
+        Method = "method",
+        /// Not HTTP/1.0 or HTTP/1.1 (505).
+        Version = "version",
+        /// An `Expect` other than `100-continue` (417).
+        Expectation = "expectation",
+        /// The head is larger or has more fields than allowed (431).
+        HeadTooLarge = "head_too_large",
+        /// The request target is longer than allowed (414).
+        TargetTooLong = "target_too_long",
+        /// The body is larger than allowed (413).
+        BodyTooLarge = "body_too_large",
+        /// Chunked framing is broken.
+        Chunk = "chunk",
+        /// The head did not arrive in time (408).
+        HeadTimeout = "head_timeout",
+        /// The body did not arrive in time (408).
+        BodyTimeout = "body_timeout",
+        /// No route matches (404).
+        NoRoute = "no_route",
+    }
+}

