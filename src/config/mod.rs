@@ -11,9 +11,9 @@
 //! file is reported in one go, each with its line, its key, what is wrong and what to write instead.
 //! Nothing here opens a socket: only `load` reads files (the configuration and the session keys).
 
-pub mod compile;
+mod compile;
 pub mod error;
-pub mod file;
+mod file;
 pub mod keys;
 pub mod units;
 

@@ -1,0 +1,55 @@
+//! `[[listener]]`: where clients connect.
+
+use super::{Compiler, DAY, millis, plain, seconds};
+use crate::config::Listener;
+use crate::config::file::{self, At, Field, OrOff, Place};
+use crate::config::units::Size;
+
+impl Compiler<'_> {
+    pub(super) fn listeners(&mut self, file: Field<Vec<At<file::Listener>>>) -> Vec<Listener> {
+        if file.peek().is_some_and(|at| at.value.is_empty()) || file.is_absent() {
+            let hint = "write [[listener]] and below it address = \"0.0.0.0:8080\"";
+            self.problems.add(
+                &Place::default().key("listener"),
+                "there is none, so no client could connect",
+                hint,
+            );
+        }
+        let tables = file.or(Vec::new());
+        let names = tables.iter().filter_map(|at| at.value.name.peek());
+        self.unique(names, "give each listener its own name");
+        let addresses = tables.iter().filter_map(|at| at.value.address.peek());
+        let addresses = addresses.filter(|at| at.value.port() != 0);
+        self.unique(addresses, "give each listener its own address or port");
+        tables.into_iter().filter_map(|At { value, place }| self.listener(value, &place)).collect()
+    }
+
+    fn listener(&mut self, file: file::Listener, place: &Place) -> Option<Listener> {
+        if file.address.is_absent() {
+            self.problems.add(&place.key("address"), "is missing", "write address = \"0.0.0.0:8080\"");
+        }
+        let anyone = || ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect();
+        let head_size = Size(1 << 10)..=Size(1 << 20);
+        let listener = |address: std::net::SocketAddr| Listener {
+            name: file.name.given().map_or_else(|| address.to_string().into(), |at| at.value.0),
+            address,
+            allow: self.filled(
+                file.allow,
+                anyone(),
+                "list who may connect, or leave the key out to allow everyone",
+            ),
+            trusted: plain(file.trusted.or(Vec::new())),
+            max_connections: self.within(file.max_connections, 65_536, 1..=10_000_000) as usize,
+            head_timeout: self.within(file.head_timeout, seconds(10), millis(10)..=seconds(600)),
+            keep_alive: self.within(file.keep_alive, seconds(60), millis(10)..=DAY),
+            idle: self.within(file.idle, seconds(60), millis(10)..=DAY),
+            max_head: self.within(file.max_head, Size(32 << 10), head_size).0 as usize,
+            max_fields: self.within(file.max_fields, 100, 1..=256) as usize,
+            max_body: match file.max_body.or(OrOff::Off) {
+                OrOff::Off => None,
+                OrOff::On(Size(bytes)) => Some(bytes),
+            },
+        };
+        file.address.given().map(|at| at.value).map(listener)
+    }
+}

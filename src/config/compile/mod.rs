@@ -1,0 +1,177 @@
+//! `FileConfig` → `Config`: each rule stated once, all mistakes collected.
+//!
+//! A function here takes a table of the file and returns the checked value, or a stand-in where something was wrong: the problem is noted, and nothing with a problem is ever returned
+//! by [`load`]. So every function goes on to the end, and one run shows every mistake.
+
+mod listeners;
+mod pools;
+mod routes;
+mod secrets;
+mod stickiness;
+mod warnings;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::Hash;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::file::{self, Field, FileConfig, Name, OrAuto, Place, Problems, Text as _};
+use super::units::Quantity;
+use super::{Config, ConfigErrors, Forwarding, Log, LogFormat, Overrides, Problem, Shutdown, ZoneName};
+
+/// Reads, parses and compiles the file at `path`.
+pub(super) fn load(path: &Path, overrides: &Overrides) -> Result<Config, ConfigErrors> {
+    let errors = |problems| ConfigErrors { file: path.to_owned(), problems };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        let what = format!("cannot be read: {error}");
+        let hint = "give --config the path of a file in TOML".to_owned();
+        errors(vec![Problem { line: None, key: String::new(), what, hint }])
+    })?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    compile(&text, folder, overrides).map_err(errors)
+}
+
+/// Compiles `text`; files it names are looked up from `folder`.
+fn compile(text: &str, folder: &Path, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
+    let (file, problems) = file::parse(text).map_err(|syntax| vec![syntax])?;
+    let mut compiler = Compiler { folder, problems, warnings: Vec::new() };
+    let config = compiler.config(file, overrides);
+    let problems = compiler.problems.into_sorted();
+    if problems.is_empty() { Ok(Config { warnings: compiler.warnings, ..config }) } else { Err(problems) }
+}
+
+/// What is found on the way from the file to the configuration.
+struct Compiler<'a> {
+    /// Where the configuration file is: relative paths in it start there.
+    folder: &'a Path,
+    problems: Problems,
+    warnings: Vec<String>,
+}
+
+impl Compiler<'_> {
+    fn config(&mut self, file: FileConfig, overrides: &Overrides) -> Config {
+        let zone = self.zone(file.zone, overrides);
+        let workers = self.workers(file.workers);
+        let listeners = self.listeners(file.listener);
+        let (names, pools) = self.pools(file.pool, &listeners);
+        let routes = self.routes(file.route, &names);
+        self.routes_and_pools_together(&routes, &pools);
+        Config {
+            zone,
+            workers,
+            session_keys: self.session_keys(file.session_keys, &pools),
+            admin: self.admin(file.admin, &listeners),
+            listeners,
+            routes,
+            pools: pools.into_iter().map(Arc::new).collect(),
+            forwarding: forwarding_fields(file.forwarding.or_default()),
+            shutdown: self.shutdown(file.shutdown.or_default()),
+            log: log_lines(file.log.or_default()),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn zone(&mut self, file: Field<Name>, overrides: &Overrides) -> Option<ZoneName> {
+        let Some(text) = &overrides.zone else {
+            return file.given().map(|at| at.value.0);
+        };
+        match Name::parse(text) {
+            Ok(name) => Some(name.0),
+            Err(wrong) => {
+                let what = format!("{} (from --zone or SELVEDGE_ZONE)", wrong.what);
+                self.problems.add(&Place::default().key("zone"), what, wrong.hint);
+                None
+            }
+        }
+    }
+
+    fn workers(&mut self, file: Field<OrAuto>) -> usize {
+        match file {
+            Field::Given(file::At { value: OrAuto::Number(number), place }) => {
+                self.within(Field::Given(file::At { value: number, place }), 1, 1..=1024) as usize
+            }
+            _ => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(1024)),
+        }
+    }
+
+    fn shutdown(&mut self, file: file::Shutdown) -> Shutdown {
+        Shutdown {
+            deadline: self.within(file.deadline, seconds(30), Duration::ZERO..=DAY),
+            delay: self.within(file.delay, Duration::ZERO, Duration::ZERO..=seconds(3600)),
+        }
+    }
+
+    /// The value of a key that has limits.
+    fn within<T: Quantity>(&mut self, field: Field<T>, default: T, limits: RangeInclusive<T>) -> T {
+        let Some(file::At { value, place }) = field.given() else { return default };
+        if !limits.contains(&value) {
+            let hint = format!("write {} to {}", limits.start().written(), limits.end().written());
+            self.problems.add(&place, format!("{} is out of range", value.written()), hint);
+            return default;
+        }
+        value
+    }
+
+    /// Notes every value that an earlier one equals.
+    fn unique<'f, T: Eq + Hash + fmt::Display + 'f>(
+        &mut self,
+        values: impl Iterator<Item = &'f file::At<T>>,
+        hint: &str,
+    ) {
+        let mut lines = HashMap::new();
+        for file::At { value, place } in values {
+            if let Some(line) = lines.insert(value, place.line) {
+                self.problems.add(place, format!("{value} is already in line {line}"), hint);
+            }
+        }
+    }
+
+    /// The values of a list that may be left out, but not be empty.
+    fn filled<T>(&mut self, field: Field<Vec<file::At<T>>>, default: Vec<T>, hint: &str) -> Vec<T> {
+        let Some(file::At { value, place }) = field.given() else { return default };
+        if value.is_empty() {
+            self.problems.add(&place, "is empty", hint);
+        }
+        plain(value)
+    }
+
+    /// A path in the file, seen from where the file is.
+    fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.folder.join(path)
+    }
+}
+
+/// The values of a list, without their places.
+fn plain<T>(list: Vec<file::At<T>>) -> Vec<T> {
+    list.into_iter().map(|at| at.value).collect()
+}
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn forwarding_fields(file: file::Forwarding) -> Forwarding {
+    Forwarding {
+        x_forwarded: file.x_forwarded.or(true),
+        forwarded: file.forwarded.or(false),
+        via: file.via.or(true),
+        request_id: file.request_id.or(true),
+        traceparent: file.traceparent.or(false),
+    }
+}
+
+fn log_lines(file: file::Log) -> Log {
+    Log { level: file.level.or(tracing::Level::INFO), format: file.format.or(LogFormat::Text) }
+}
+
+#[cfg(test)]
+mod tests;

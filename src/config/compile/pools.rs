@@ -1,0 +1,187 @@
+//! `[pool.NAME]`: the targets of an application, and how they are treated.
+
+use std::time::Duration;
+
+use super::{Compiler, DAY, millis, seconds};
+use crate::config::file::{self, At, Field, Name, Named, OrOff, Place, ProbeType, Statuses, Text as _};
+use crate::config::units::{Percent, Quantity as _, Size};
+use crate::config::{
+    Balance, Health, Listener, Pool, Probe, Queue, Retry, StaticTarget, Timeouts, UpstreamKeepAlive,
+    ZoneMode, ZoneName, Zones,
+};
+
+const MS: Duration = millis(1);
+
+impl Compiler<'_> {
+    /// The pools in the order of their names, and these names: of wrong pools too, so that routes may refer to them.
+    pub(super) fn pools(
+        &mut self,
+        file: Field<Named<file::Pool>>,
+        listeners: &[Listener],
+    ) -> (Vec<String>, Vec<Pool>) {
+        let Named(mut tables) = file.or_default();
+        tables.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+        let names = tables.iter().map(|(name, ..)| name.clone()).collect();
+        let pools = tables.into_iter().filter_map(|(name, place, table)| {
+            let name =
+                Name::parse(&name).map_err(|wrong| self.problems.add(&place, wrong.what, wrong.hint)).ok();
+            table.map(|table| self.pool(name.unwrap_or(Name("".into())), &place, table, listeners))
+        });
+        (names, pools.collect())
+    }
+
+    fn pool(&mut self, name: Name, place: &Place, file: file::Pool, listeners: &[Listener]) -> Pool {
+        if file.target.is_absent() || file.target.peek().is_some_and(|at| at.value.is_empty()) {
+            let hint = format!("write [[{}.target]] and below it address = \"127.0.0.1:9001\"", place.key);
+            self.problems.add(place, "has no target, so it could answer nothing", hint);
+        }
+        Pool {
+            name: name.0,
+            balance: file.balance.or(Balance::LeastOutstanding),
+            stickiness: self.stickiness(file.stickiness),
+            zones: self.zones(file.zones.or_default()),
+            health: self.health(file.health.or_default()),
+            timeouts: self.timeouts(file.timeouts.or_default()),
+            queue: self.queue(file.queue.or_default()),
+            retry: self.retry(file.retry.or_default()),
+            keep_alive: self.upstream_keep_alive(file.keep_alive.or_default()),
+            targets: self.targets(file.target.or(Vec::new()), listeners),
+        }
+    }
+
+    fn zones(&mut self, file: file::Zones) -> Zones {
+        Zones { mode: file.mode.or(ZoneMode::Even), panic: self.share(file.panic, 0.5) }
+    }
+
+    fn health(&mut self, file: file::Health) -> Health {
+        let interval = self.within(file.interval, seconds(5), millis(10)..=seconds(3600));
+        if let Some(At { value, place }) = file.timeout.peek()
+            && *value > interval
+        {
+            let what = format!("{} is longer than the interval of {}", value.written(), interval.written());
+            self.problems.add(
+                place,
+                what,
+                format!("write at most {}, or a longer interval", interval.written()),
+            );
+        }
+        let port = file.port.peek().is_some().then(|| self.within(file.port, 1, 1..=65_535) as u16);
+        Health {
+            enabled: file.enabled.or(true),
+            probe: self.probe(file.r#type.or(ProbeType::Http), file.path, file.host, file.expect),
+            interval,
+            timeout: self.within(file.timeout, seconds(2).min(interval), MS..=seconds(3600)),
+            healthy: self.within(file.healthy, 2, 1..=100) as u32,
+            unhealthy: self.within(file.unhealthy, 2, 1..=100) as u32,
+            port,
+        }
+    }
+
+    fn probe(
+        &mut self,
+        r#type: ProbeType,
+        path: Field<file::UriPath>,
+        host: Field<file::Authority>,
+        expect: Field<Vec<At<Statuses>>>,
+    ) -> Probe {
+        if r#type == ProbeType::Http {
+            let expect = self.filled(expect, vec![Statuses(200..=299)], "write expect = [\"200-299\"]");
+            return Probe::Http {
+                path: path.given().map_or_else(|| "/".into(), |at| at.value.0),
+                host: host.given().and_then(|at| http::HeaderValue::from_str(&at.value.0).ok()),
+                expect: expect.into_iter().map(|statuses| statuses.0).collect(),
+            };
+        }
+        let places = [
+            path.peek().map(|at| &at.place),
+            host.peek().map(|at| &at.place),
+            expect.peek().map(|at| &at.place),
+        ];
+        for place in places.into_iter().flatten() {
+            self.problems.add(
+                place,
+                "has no meaning when type = \"tcp\"",
+                "remove it, or write type = \"http\"",
+            );
+        }
+        Probe::Tcp
+    }
+
+    fn timeouts(&mut self, file: file::Timeouts) -> Timeouts {
+        Timeouts {
+            connect: self.within(file.connect, seconds(1), MS..=seconds(600)),
+            first_byte: self.within(file.first_byte, seconds(30), MS..=DAY),
+            idle: self.within(file.idle, seconds(60), MS..=DAY),
+        }
+    }
+
+    fn queue(&mut self, file: file::Queue) -> Queue {
+        Queue {
+            length: self.within(file.length, 1024, 0..=1_000_000) as usize,
+            timeout: self.within(file.timeout, seconds(5), MS..=seconds(600)),
+        }
+    }
+
+    fn retry(&mut self, file: file::Retry) -> Retry {
+        for At { value: Statuses(range), place } in file.statuses.peek().into_iter().flat_map(|at| &at.value)
+        {
+            if *range.start() < 400 || *range.end() > 599 {
+                self.problems.add(
+                    place,
+                    "holds statuses that are no failures",
+                    "write a range within \"400-599\"",
+                );
+            }
+        }
+        let statuses = file.statuses.given().map(|at| at.value.into_iter().map(|at| at.value.0).collect());
+        Retry {
+            attempts: self.within(file.attempts, 3, 1..=10) as u32,
+            budget: self.share(file.budget, 0.2),
+            budget_min: self.within(file.budget_min, 3, 0..=1_000_000) as u32,
+            max_body: self.within(file.max_body, Size(64 << 10), Size(0)..=Size(16 << 20)).0 as usize,
+            statuses: statuses.unwrap_or_else(|| vec![502..=504]),
+        }
+    }
+
+    fn upstream_keep_alive(&mut self, file: file::KeepAlive) -> UpstreamKeepAlive {
+        UpstreamKeepAlive {
+            connections: self.within(file.connections, 128, 0..=65_536) as usize,
+            timeout: self.within(file.timeout, seconds(50), millis(10)..=DAY),
+        }
+    }
+
+    fn targets(&mut self, tables: Vec<At<file::Target>>, listeners: &[Listener]) -> Vec<StaticTarget> {
+        let addresses = || tables.iter().filter_map(|at| at.value.address.peek());
+        self.unique(addresses(), "write each address once; for a larger share give it a weight");
+        for At { value: address, place } in addresses() {
+            if address.port() == 0 {
+                self.problems.add(place, "has port 0", "write the port the target listens on");
+            } else if let Some(own) = listeners.iter().find(|listener| listener.address == *address) {
+                let what = format!("is the listener {:?}, so requests would go round in circles", own.name);
+                self.problems.add(place, what, "write the address of an instance of the application");
+            }
+        }
+        tables.into_iter().filter_map(|At { value, place }| self.target(value, &place)).collect()
+    }
+
+    fn target(&mut self, file: file::Target, place: &Place) -> Option<StaticTarget> {
+        if file.address.is_absent() {
+            self.problems.add(&place.key("address"), "is missing", "write address = \"127.0.0.1:9001\"");
+        }
+        let zone = file.zone.given().map_or_else(|| ZoneName::from("-"), |at| at.value.0);
+        let weight = self.within(file.weight, 1, 0..=256) as u32;
+        let max_connections = match file.max_connections.given() {
+            Some(At { value: OrOff::On(number), place }) => {
+                let most = i64::from(u32::MAX - 1);
+                Some(self.within(Field::Given(At { value: number, place }), 1, 1..=most) as u32)
+            }
+            _ => None,
+        };
+        Some(StaticTarget { address: file.address.given()?.value, zone, weight, max_connections })
+    }
+
+    /// A share of at most the whole.
+    fn share(&mut self, field: Field<Percent>, default: f64) -> f64 {
+        self.within(field, Percent(default), Percent(0.0)..=Percent(1.0)).0
+    }
+}

@@ -1,1 +1,0 @@
-//! `FileConfig`: the TOML, table by table, without behaviour.

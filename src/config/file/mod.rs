@@ -1,0 +1,339 @@
+//! `FileConfig`: the TOML, table by table, without behaviour.
+//!
+//! What a key means, its unit and its default stand in `config/selvedge.toml`; what becomes of it, in the types of the
+//! parent module. A key may be absent, wrong (noted already) or given: see [`Field`]. Nothing is defaulted here.
+
+mod choices;
+mod document;
+mod values;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use ipnet::IpNet;
+use toml::de::DeValue;
+use tracing::Level;
+
+use super::units::{Percent, Size};
+use super::{
+    AdminAddress, Balance, HostPattern, LogFormat, Problem, SameSite, Secure, StickinessMode, ZoneMode,
+};
+pub(super) use choices::{Failback, ProbeType, Scheme};
+pub(super) use document::{At, Field, Named, Place, Problems, nearest, quoted};
+use document::{Entries, FromToml, Reader};
+pub(super) use values::{Authority, CookieName, HostName, Name, OrAuto, OrOff, Statuses, Text, UriPath};
+
+/// Reads the text of a configuration file. Problems come with whatever could be read in spite of them; only a syntax
+/// error leaves nothing to read.
+pub(super) fn parse(text: &str) -> Result<(FileConfig, Problems), Problem> {
+    document::read(text)
+}
+
+/// Declares tables: a struct of [`Field`]s each, and how to read it. `later` are keys of the contract that this version
+/// does not have.
+macro_rules! tables {
+    ($($(#[$doc:meta])* table $table:ident {
+        $($key:ident: $type:ty,)*
+    } $(later { $($later:ident),+ })?)+) => {
+        $(
+            $(#[$doc])*
+            #[derive(Default)]
+            pub(super) struct $table { $(pub(super) $key: Field<$type>,)* }
+
+            impl $table {
+                const KEYS: &[&str] = &[$(plain(stringify!($key))),*];
+                const LATER: &[&str] = &[$($(stringify!($later)),+)?];
+            }
+
+            impl FromToml for $table {
+                fn read(value: DeValue<'_>, place: &Place, reader: &mut Reader) -> Option<Self> {
+                    let mut entries = Entries::of(value, place, reader)?;
+                    let table = Self { $($key: entries.take(plain(stringify!($key)), reader),)* };
+                    entries.refuse_rest(Self::KEYS, Self::LATER, reader);
+                    Some(table)
+                }
+            }
+        )+
+
+        /// The names of all tables.
+        #[cfg(test)]
+        const TABLES: &[&str] = &[$(stringify!($table)),+];
+    };
+}
+
+/// `type` is a key here and a keyword in Rust.
+const fn plain(key: &str) -> &str {
+    match key.as_bytes() {
+        b"r#type" => "type",
+        _ => key,
+    }
+}
+
+tables! {
+    /// The whole file.
+    table FileConfig {
+        zone: Name,
+        workers: OrAuto,
+        listener: Vec<At<Listener>>,
+        route: Vec<At<Route>>,
+        pool: Named<Pool>,
+        session_keys: SessionKeys,
+        admin: Admin,
+        forwarding: Forwarding,
+        shutdown: Shutdown,
+        log: Log,
+    } later { resolver, dns }
+
+    /// `[[listener]]`
+    table Listener {
+        name: Name,
+        address: SocketAddr,
+        allow: Vec<At<IpNet>>,
+        trusted: Vec<At<IpNet>>,
+        max_connections: i64,
+        head_timeout: Duration,
+        keep_alive: Duration,
+        idle: Duration,
+        max_head: Size,
+        max_fields: i64,
+        max_body: OrOff<Size>,
+    } later { tls }
+
+    /// `[[route]]`
+    table Route {
+        host: HostPattern,
+        path: UriPath,
+        methods: Vec<At<Method>>,
+        headers: Vec<At<HeaderMatch>>,
+        query: Vec<At<QueryMatch>>,
+        sources: Vec<At<IpNet>>,
+        pool: String,
+        pools: Vec<At<WeightedPool>>,
+        redirect: Redirect,
+        respond: Respond,
+    }
+
+    /// `[[route]]`, an element of `headers`
+    table HeaderMatch {
+        name: HeaderName,
+        value: HeaderValue,
+    }
+
+    /// `[[route]]`, an element of `query`
+    table QueryMatch {
+        name: String,
+        value: String,
+    }
+
+    /// `[[route]]`, an element of `pools`
+    table WeightedPool {
+        pool: String,
+        weight: i64,
+    }
+
+    /// `[route.redirect]`
+    table Redirect {
+        status: i64,
+        scheme: Scheme,
+        host: Authority,
+        path: UriPath,
+    }
+
+    /// `[route.respond]`
+    table Respond {
+        status: i64,
+        body: String,
+        content_type: HeaderValue,
+    }
+
+    /// `[pool.NAME]`
+    table Pool {
+        balance: Balance,
+        stickiness: Stickiness,
+        zones: Zones,
+        health: Health,
+        timeouts: Timeouts,
+        queue: Queue,
+        retry: Retry,
+        keep_alive: KeepAlive,
+        target: Vec<At<Target>>,
+    } later { discover }
+
+    /// `[pool.NAME.stickiness]`
+    table Stickiness {
+        mode: StickinessMode,
+        cookie: CookieName,
+        idle: Duration,
+        absolute: OrOff<Duration>,
+        failback: Failback,
+        same_site: SameSite,
+        secure: Secure,
+        partitioned: bool,
+        domain: HostName,
+    }
+
+    /// `[pool.NAME.zones]`
+    table Zones {
+        mode: ZoneMode,
+        panic: Percent,
+    } later { overprovisioning }
+
+    /// `[pool.NAME.health]`
+    table Health {
+        enabled: bool,
+        r#type: ProbeType,
+        path: UriPath,
+        host: Authority,
+        expect: Vec<At<Statuses>>,
+        interval: Duration,
+        timeout: Duration,
+        healthy: i64,
+        unhealthy: i64,
+        port: i64,
+    }
+
+    /// `[pool.NAME.timeouts]`
+    table Timeouts {
+        connect: Duration,
+        first_byte: Duration,
+        idle: Duration,
+    }
+
+    /// `[pool.NAME.queue]`
+    table Queue {
+        length: i64,
+        timeout: Duration,
+    }
+
+    /// `[pool.NAME.retry]`
+    table Retry {
+        attempts: i64,
+        budget: Percent,
+        budget_min: i64,
+        max_body: Size,
+        statuses: Vec<At<Statuses>>,
+    }
+
+    /// `[pool.NAME.keep_alive]`
+    table KeepAlive {
+        connections: i64,
+        timeout: Duration,
+    }
+
+    /// `[[pool.NAME.target]]`
+    table Target {
+        address: SocketAddr,
+        zone: Name,
+        weight: i64,
+        max_connections: OrOff<i64>,
+    }
+
+    /// `[session_keys]`
+    table SessionKeys {
+        file: String,
+    }
+
+    /// `[admin]`
+    table Admin {
+        enabled: bool,
+        address: AdminAddress,
+        token_file: String,
+    }
+
+    /// `[forwarding]`
+    table Forwarding {
+        x_forwarded: bool,
+        forwarded: bool,
+        via: bool,
+        request_id: bool,
+        traceparent: bool,
+    }
+
+    /// `[shutdown]`
+    table Shutdown {
+        deadline: Duration,
+        delay: Duration,
+    }
+
+    /// `[log]`
+    table Log {
+        level: Level,
+        format: LogFormat,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REFERENCE: &str = include_str!("../../../config/selvedge.toml");
+
+    /// The reference with the keys behind `#` written out too.
+    fn reference_with_every_key() -> String {
+        let is_key = |rest: &str| {
+            rest.split_once(" = ").is_some_and(|(key, _)| {
+                !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+            })
+        };
+        let written = |line: &'static str| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line);
+        REFERENCE.lines().map(written).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The keys of the table (or of all tables of the list) at `path`.
+    fn keys_at(document: &toml::Value, path: &str) -> Vec<String> {
+        let mut found = vec![document];
+        for step in path.split('.').filter(|step| !step.is_empty()) {
+            let below = found.into_iter().filter_map(|value| value.get(step));
+            found = below
+                .flat_map(|value| value.as_array().map_or(vec![value], |list| list.iter().collect()))
+                .collect();
+        }
+        found.into_iter().filter_map(toml::Value::as_table).flat_map(|table| table.keys().cloned()).collect()
+    }
+
+    #[test]
+    fn the_reference_shows_every_key_in_its_table() {
+        let document: toml::Value = toml::from_str(&reference_with_every_key()).unwrap();
+        let tables = [
+            ("", FileConfig::KEYS),
+            ("listener", Listener::KEYS),
+            ("route", Route::KEYS),
+            ("route.headers", HeaderMatch::KEYS),
+            ("route.query", QueryMatch::KEYS),
+            ("route.pools", WeightedPool::KEYS),
+            ("route.redirect", Redirect::KEYS),
+            ("route.respond", Respond::KEYS),
+            ("pool.shop", Pool::KEYS),
+            ("pool.shop.stickiness", Stickiness::KEYS),
+            ("pool.shop.zones", Zones::KEYS),
+            ("pool.shop.health", Health::KEYS),
+            ("pool.shop.timeouts", Timeouts::KEYS),
+            ("pool.shop.queue", Queue::KEYS),
+            ("pool.shop.retry", Retry::KEYS),
+            ("pool.shop.keep_alive", KeepAlive::KEYS),
+            ("pool.shop.target", Target::KEYS),
+            ("session_keys", SessionKeys::KEYS),
+            ("admin", Admin::KEYS),
+            ("forwarding", Forwarding::KEYS),
+            ("shutdown", Shutdown::KEYS),
+            ("log", Log::KEYS),
+        ];
+        assert_eq!(tables.len(), TABLES.len(), "every table is in the list above: {TABLES:?}");
+        for (path, keys) in tables {
+            let shown = keys_at(&document, path);
+            for key in keys {
+                assert!(
+                    shown.iter().any(|shown| shown == key),
+                    "[{path}] {key} is not in config/selvedge.toml"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_examples_behind_a_hash_are_well_formed() {
+        let (_, problems) = parse(&reference_with_every_key()).unwrap();
+        assert_eq!(problems.into_sorted(), []);
+    }
+}
