@@ -1,0 +1,170 @@
+//! The admin API: HTTP/1.1 on loopback or a unix socket, for operators, monitoring and the dashboard.
+//!
+//! ```text
+//! connection::serve ─▶ answer: which endpoint → may they ask → which method → do it
+//! ```
+//!
+//! It must keep answering when the node is in trouble, so everything is bounded: connections, their life, heads,
+//! bodies, and the time for one request. It shares the control thread with the checks, and does no work that waits.
+
+mod connection;
+mod dashboard;
+mod endpoint;
+mod guard;
+mod listen;
+mod reply;
+mod view;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use tokio::time::timeout;
+
+use super::{Control, metrics};
+use crate::pool::AdminState;
+use crate::telemetry::process::Process;
+use crate::telemetry::prometheus;
+pub(super) use connection::serve;
+use endpoint::Endpoint;
+use guard::Guard;
+pub use listen::{AdminListener, BindError};
+use reply::{ApiError, JSON, Reply, TEXT, json, text};
+use view::{NodeView, PoolView, TargetView};
+
+/// For the whole of a request's body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a request's body.
+const BODY_MAX: usize = 64 * 1024;
+
+/// What the API is, for programs that write clients.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// Body of `PUT …/state`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateChange {
+    state: WantedState,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "lowercase")]
+enum WantedState {
+    Up,
+    Drain,
+    Down,
+}
+
+/// Answers one request.
+async fn answer(control: &Control, guard: &Guard, request: Request<Incoming>) -> Reply {
+    let result = match admit(guard, &request) {
+        Ok(endpoint) => reply(control, endpoint, request).await,
+        Err(error) => Err(error),
+    };
+    result.unwrap_or_else(Reply::from)
+}
+
+/// The endpoint that the request names, if it is there, the sender may use it, and it answers the method.
+fn admit(guard: &Guard, request: &Request<Incoming>) -> Result<Endpoint, ApiError> {
+    let endpoint = Endpoint::parse(request.uri().path());
+    if !endpoint.as_ref().is_some_and(Endpoint::is_public) {
+        guard.admit(request.headers())?;
+    }
+    let endpoint = endpoint.ok_or_else(|| {
+        let message = "nothing is here: /v1/openapi.json lists what there is";
+        ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+    })?;
+    if endpoint.answers(request.method()) {
+        Ok(endpoint)
+    } else {
+        Err(ApiError::method_not_allowed(endpoint.methods()))
+    }
+}
+
+async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>) -> Result<Reply, ApiError> {
+    match endpoint {
+        Endpoint::Dashboard => Ok(dashboard::page()),
+        Endpoint::Livez => Ok(text(StatusCode::OK, TEXT, "ok\n")),
+        Endpoint::Readyz => Ok(match control.ready() {
+            Ok(()) => text(StatusCode::OK, TEXT, "ok\n"),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, TEXT, reason + "\n"),
+        }),
+        Endpoint::Metrics => {
+            let metrics = metrics::render(control, &Process::read());
+            Ok(text(StatusCode::OK, prometheus::CONTENT_TYPE, metrics))
+        }
+        Endpoint::OpenApi => Ok(text(StatusCode::OK, JSON, OPENAPI)),
+        Endpoint::Pools => Ok(json(StatusCode::OK, &NodeView::of(control))),
+        Endpoint::Pool(name) => {
+            let pool = control.pool(&name).ok_or_else(|| unknown_pool(&name))?;
+            Ok(json(StatusCode::OK, &PoolView::of(pool)))
+        }
+        Endpoint::TargetState { pool, target } => {
+            let StateChange { state } = read_json(request).await?;
+            set_state(control, &pool, &target, state)
+        }
+    }
+}
+
+fn set_state(control: &Control, pool: &str, target: &str, wanted: WantedState) -> Result<Reply, ApiError> {
+    let control = control.pool(pool).ok_or_else(|| unknown_pool(pool))?;
+    let wanted = match wanted {
+        WantedState::Up => AdminState::Up,
+        WantedState::Drain => AdminState::Drain,
+        WantedState::Down => AdminState::Down,
+    };
+    let unknown = || {
+        let message = format!("pool {pool} has no target {target:?}: GET /v1/pools/{pool} lists them");
+        ApiError::new(StatusCode::NOT_FOUND, "unknown_target", message)
+    };
+    if !control.set_admin(target, wanted) {
+        return Err(unknown());
+    }
+    let snapshot = control.pool().snapshot();
+    let targets = control.targets();
+    let target = targets.iter().find(|other| other.state.name == target).ok_or_else(unknown)?;
+    Ok(json(StatusCode::OK, &TargetView::of(target, &snapshot)))
+}
+
+fn unknown_pool(name: &str) -> ApiError {
+    let message = format!("there is no pool {name:?}: GET /v1/pools lists them");
+    ApiError::new(StatusCode::NOT_FOUND, "unknown_pool", message)
+}
+
+/// The body of a request that changes something.
+async fn read_json<T: for<'de> Deserialize<'de>>(request: Request<Incoming>) -> Result<T, ApiError> {
+    if !is_json(request.headers()) {
+        let message = "send JSON, with \"Content-Type: application/json\"";
+        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message));
+    }
+    let body = read_body(request.into_body()).await?;
+    serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("the body is not what it should be: {error}; write {{\"state\":\"drain\"}}");
+        ApiError::new(StatusCode::BAD_REQUEST, "bad_body", message)
+    })
+}
+
+fn is_json(fields: &HeaderMap) -> bool {
+    let value = fields.get(header::CONTENT_TYPE).and_then(|value: &HeaderValue| value.to_str().ok());
+    let kind = value.and_then(|value| value.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(JSON))
+}
+
+async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
+    let too_late =
+        |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time");
+    let collected = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX).collect()).await.map_err(too_late)?;
+    let body = collected.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let message = format!("the body is larger than {BODY_MAX} bytes");
+            ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
+        } else {
+            ApiError::new(StatusCode::BAD_REQUEST, "broken_body", format!("the body broke off: {error}"))
+        }
+    })?;
+    Ok(body.to_bytes())
+}

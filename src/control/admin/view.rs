@@ -1,0 +1,304 @@
+//! What the API shows of pools and targets: the JSON of `/v1/pools`.
+//!
+//! Keys may be added and are never renamed. Counts are those since the start of the process.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, SystemTime};
+
+use serde::{Serialize, Serializer};
+
+use crate::config::{Balance, StickinessMode};
+use crate::control::Control;
+use crate::control::membership::{PoolControl, Tended, admin_word, health_word};
+use crate::control::metrics::{CLASSES, count_zones};
+use crate::pool::counters::{Counter, Distribution, Lanes};
+use crate::pool::{AdminState, Failure, HealthState, Snapshot, Status, Verdict};
+use crate::telemetry::time::rfc3339;
+
+/// `GET /v1/pools`.
+#[derive(Serialize)]
+pub(super) struct NodeView {
+    node: NodeFacts,
+    pools: Vec<PoolView>,
+}
+
+#[derive(Serialize)]
+struct NodeFacts {
+    zone: Option<String>,
+    version: &'static str,
+    uptime_seconds: f64,
+    /// When these figures were read.
+    at: String,
+    phase: &'static str,
+    /// Whether `/readyz` answers 200, and why not.
+    ready: bool,
+    not_ready: Option<String>,
+    listeners: Vec<ListenerView>,
+    connections_open: u64,
+    requests: u64,
+    refused: u64,
+}
+
+#[derive(Serialize)]
+struct ListenerView {
+    name: String,
+    address: String,
+}
+
+/// `GET /v1/pools/{pool}`.
+#[derive(Serialize)]
+pub(super) struct PoolView {
+    name: String,
+    balance: &'static str,
+    stickiness: &'static str,
+    panic: bool,
+    waiting: usize,
+    live: u32,
+    retrying: u32,
+    requests: u64,
+    responses: Named,
+    abandoned: u64,
+    retries: u64,
+    queue_refused: u64,
+    verdicts: Named,
+    rehomed: u64,
+    duration_ms: Quantiles,
+    targets: Vec<TargetView>,
+    zones: Vec<ZoneView>,
+}
+
+#[derive(Serialize)]
+struct ZoneView {
+    name: String,
+    targets: u64,
+    healthy: u64,
+    requests: u64,
+}
+
+/// One target of a pool; the answer to a change of its state.
+#[derive(Serialize)]
+pub(super) struct TargetView {
+    name: String,
+    zone: String,
+    address: String,
+    weight: u32,
+    max_connections: Option<u32>,
+    status: &'static str,
+    /// The status in words.
+    reason: String,
+    takes_new: bool,
+    keeps_bound: bool,
+    admin: &'static str,
+    health: &'static str,
+    in_flight: u32,
+    attempts: u64,
+    failures: Named,
+    responses: Named,
+    first_byte_ms: Quantiles,
+    last_probe: Option<ProbeView>,
+    checks: Checked,
+    since: String,
+}
+
+#[derive(Serialize)]
+struct ProbeView {
+    at: String,
+    duration_ms: f64,
+    passed: bool,
+    what: String,
+}
+
+#[derive(Serialize)]
+struct Checked {
+    passed: u64,
+    failed: u64,
+    consecutive: u32,
+}
+
+#[derive(Serialize)]
+struct Quantiles {
+    p50: Option<f64>,
+    p99: Option<f64>,
+}
+
+/// Counts by name, as a JSON object in this order.
+struct Named(Vec<(&'static str, u64)>);
+
+impl NodeView {
+    /// The node as it is now.
+    pub(super) fn of(control: &Control) -> Self {
+        let node = &control.node;
+        let workers = &node.pools.workers;
+        let refused = workers.iter().flat_map(|lane| &lane.refusals).map(Counter::get).sum();
+        let ready = control.ready();
+        let listeners = node
+            .listeners
+            .iter()
+            .map(|(name, address)| ListenerView { name: name.to_string(), address: address.to_string() });
+        Self {
+            node: NodeFacts {
+                zone: node.config.zone.as_deref().map(str::to_owned),
+                version: env!("CARGO_PKG_VERSION"),
+                uptime_seconds: rounded(control.uptime().as_secs_f64()),
+                at: rfc3339(SystemTime::now()),
+                phase: control.phase().as_str(),
+                ready: ready.is_ok(),
+                not_ready: ready.err(),
+                listeners: listeners.collect(),
+                connections_open: workers.sum(|lane| &lane.open),
+                requests: workers.sum(|lane| &lane.requests),
+                refused,
+            },
+            pools: control.pools.iter().map(|pool| PoolView::of(pool)).collect(),
+        }
+    }
+}
+
+impl PoolView {
+    /// The pool as it is now.
+    pub(super) fn of(control: &PoolControl) -> Self {
+        let (pool, config) = (control.pool(), control.config());
+        let lanes = &pool.lanes;
+        let snapshot = pool.snapshot();
+        let responses = Named::classes(lanes, |lane| &lane.responses);
+        let verdicts = Verdict::ALL
+            .iter()
+            .map(|verdict| (verdict.as_str(), lanes.sum(|lane| &lane.verdicts[*verdict as usize])));
+        let mut targets: Vec<_> =
+            control.targets().iter().map(|target| TargetView::of(target, &snapshot)).collect();
+        targets.sort_by(|a, b| a.name.cmp(&b.name));
+        Self {
+            name: config.name.to_string(),
+            balance: match config.balance {
+                Balance::RoundRobin => "round_robin",
+                Balance::LeastOutstanding => "least_outstanding",
+            },
+            stickiness: match config.stickiness.mode {
+                StickinessMode::Off => "off",
+                StickinessMode::LbCookie => "lb_cookie",
+            },
+            panic: snapshot.panic,
+            waiting: pool.queue.waiting(),
+            live: pool.live.load(Relaxed),
+            retrying: pool.retrying.load(Relaxed),
+            requests: responses.0.iter().map(|(_, count)| count).sum(),
+            responses,
+            abandoned: lanes.sum(|lane| &lane.abandoned),
+            retries: lanes.sum(|lane| &lane.retries),
+            queue_refused: lanes.sum(|lane| &lane.queue_refused),
+            verdicts: Named(verdicts.collect()),
+            rehomed: lanes.sum(|lane| &lane.rehomed),
+            duration_ms: Quantiles::of(&Distribution::of_lanes(lanes, |lane| &lane.duration)),
+            zones: zones(control),
+            targets,
+        }
+    }
+}
+
+fn zones(control: &PoolControl) -> Vec<ZoneView> {
+    let mut requests: BTreeMap<_, u64> = BTreeMap::new();
+    for target in control.targets().iter() {
+        *requests.entry(target.state.zone.clone()).or_default() +=
+            target.state.lanes.sum(|lane| &lane.attempts);
+    }
+    let zones = count_zones(control).into_iter().zip(requests.into_values());
+    zones
+        .map(|((name, (targets, healthy)), requests)| ZoneView {
+            name: name.to_string(),
+            targets,
+            healthy,
+            requests,
+        })
+        .collect()
+}
+
+impl TargetView {
+    /// The target as it is now, and as `snapshot` shows it to requests.
+    pub(super) fn of(target: &Tended, snapshot: &Snapshot) -> Self {
+        let state = &target.state;
+        let shown = snapshot.index_of(state.id).map(|index| &snapshot.targets[index]);
+        let failures = Failure::ALL
+            .iter()
+            .map(|failure| (failure.as_str(), state.lanes.sum(|lane| &lane.failures[*failure as usize])))
+            .filter(|(_, count)| *count > 0);
+        let [passed, failed] = target.probes;
+        Self {
+            name: state.name.clone(),
+            zone: state.zone.to_string(),
+            address: state.address.to_string(),
+            weight: target.weight,
+            max_connections: target.max_connections,
+            status: target.status.as_str(),
+            reason: reason(target, snapshot.panic),
+            takes_new: shown.is_some_and(|shown| shown.takes_new),
+            keeps_bound: shown.is_some_and(|shown| shown.keeps_bound),
+            admin: admin_word(target.admin),
+            health: health_word(target.checks.state()),
+            in_flight: state.in_flight(),
+            attempts: state.lanes.sum(|lane| &lane.attempts),
+            failures: Named(failures.collect()),
+            responses: Named::classes(&state.lanes, |lane| &lane.responses),
+            first_byte_ms: Quantiles::of(&Distribution::of_lanes(&state.lanes, |lane| &lane.first_byte)),
+            last_probe: target.last_probe.as_ref().map(|probe| ProbeView {
+                at: rfc3339(probe.at),
+                duration_ms: ms(probe.took),
+                passed: probe.passed,
+                what: probe.what.clone(),
+            }),
+            checks: Checked { passed, failed, consecutive: target.checks.consecutive() },
+            since: rfc3339(target.since),
+        }
+    }
+}
+
+/// Why a target has its status, in a few words.
+fn reason(target: &Tended, panic: bool) -> String {
+    let checks = &target.checks;
+    let last = target.last_probe.as_ref();
+    let in_a_row = checks.consecutive();
+    let text = match (target.status, last) {
+        (Status::Down, _) => "taken out by the operator".to_owned(),
+        (Status::Draining, _) => "drained by the operator: bound sessions only".to_owned(),
+        (Status::Initial, None) => "not checked yet".to_owned(),
+        (Status::Healthy, None) => "checks are off".to_owned(),
+        (_, None) => "no check has ended yet".to_owned(),
+        (Status::Initial, Some(probe)) => format!("first checks fail: {}", probe.what),
+        (Status::Healthy, Some(probe)) if probe.passed => format!("checks pass: {}", probe.what),
+        (Status::Healthy, Some(probe)) => format!("the last {in_a_row} failed: {}", probe.what),
+        (Status::Unhealthy, Some(probe)) if probe.passed => {
+            format!("recovering, the last {in_a_row} passed: {}", probe.what)
+        }
+        (Status::Unhealthy, Some(probe)) => format!("the last {in_a_row} checks failed: {}", probe.what),
+    };
+    let ignored = panic && checks.state() != HealthState::Healthy && target.admin != AdminState::Down;
+    if ignored { format!("{text}; used all the same, too few targets are healthy") } else { text }
+}
+
+impl Named {
+    fn classes<T>(lanes: &Lanes<T>, of: impl Fn(&T) -> &[Counter; 5]) -> Self {
+        let counts = CLASSES.into_iter().enumerate();
+        Self(counts.map(|(index, class)| (class, lanes.sum(|lane| &of(lane)[index]))).collect())
+    }
+}
+
+impl Serialize for Named {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
+}
+
+impl Quantiles {
+    fn of(durations: &Distribution) -> Self {
+        Self { p50: durations.quantile(0.5).map(ms), p99: durations.quantile(0.99).map(ms) }
+    }
+}
+
+/// Milliseconds to three digits after the point.
+fn ms(duration: Duration) -> f64 {
+    rounded(duration.as_secs_f64() * 1e3)
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}

@@ -1,0 +1,93 @@
+//! Active checks: one loop per target, on the control thread.
+//!
+//! ```text
+//! watch: wait → probe::Check::run → PoolControl::record ─▶ verdict::Checks::observe ─▶ publish, when it changed
+//! ```
+//!
+//! A target is never checked twice at the same time: the next check is due one interval after the *start* of the last,
+//! or when that one ends, whichever is later. A loop costs a timer between checks and nothing else.
+
+pub mod probe;
+pub mod verdict;
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::membership::PoolControl;
+use crate::pool::TargetState;
+
+/// First checks of a node's targets begin this far apart, so that many of them are no burst.
+const FIRST_CHECK_GAP: Duration = Duration::from_millis(2);
+
+/// The result of one check.
+#[derive(Debug, Clone)]
+pub struct Probed {
+    /// When it began.
+    pub at: SystemTime,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether it passed.
+    pub passed: bool,
+    /// What came of it, in words.
+    pub what: String,
+}
+
+/// Checks one target until dropped. `position` is the target's number on this node: later ones begin a little later.
+pub async fn watch(pool: Rc<PoolControl>, target: Arc<TargetState>, position: u32) {
+    let rules = &pool.config().health;
+    let check = probe::Check::new(rules, target.address);
+    sleep(first_delay(rules.interval, position)).await;
+    loop {
+        let (at, begun) = (SystemTime::now(), Instant::now());
+        let result = check.run().await;
+        let took = begun.elapsed();
+        let (passed, what) = match result {
+            Ok(pass) => (true, pass.to_string()),
+            Err(fault) => (false, fault.to_string()),
+        };
+        pool.record(target.id, Probed { at, took, passed, what });
+        sleep_until(begun + jittered(rules.interval, random_unit())).await;
+    }
+}
+
+/// The wait before a target's first check: short, and never longer than an interval.
+fn first_delay(interval: Duration, position: u32) -> Duration {
+    (FIRST_CHECK_GAP * position).min(interval)
+}
+
+/// `interval` ± 10 %, for `unit` from 0.0 to 1.0.
+fn jittered(interval: Duration, unit: f64) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * unit)
+}
+
+/// A number from 0.0 to 1.0 that differs from call to call; good enough to keep checks apart.
+fn random_unit() -> f64 {
+    RandomState::new().hash_one(0u8) as f64 / u64::MAX as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_stay_within_a_tenth_of_their_interval_and_do_not_fall_into_step() {
+        let interval = Duration::from_secs(5);
+        let waits: Vec<_> = (0..200).map(|_| jittered(interval, random_unit())).collect();
+        let allowed = Duration::from_millis(4500)..=Duration::from_millis(5500);
+        assert!(waits.iter().all(|wait| allowed.contains(wait)), "{waits:?}");
+        let spread = waits.iter().max().unwrap().abs_diff(*waits.iter().min().unwrap());
+        assert!(spread > Duration::from_millis(500), "{spread:?}");
+    }
+
+    #[test]
+    fn first_checks_begin_at_once_and_are_spread_when_there_are_many() {
+        let interval = Duration::from_secs(5);
+        assert_eq!(first_delay(interval, 0), Duration::ZERO);
+        assert_eq!(first_delay(interval, 300), Duration::from_millis(600));
+        assert_eq!(first_delay(Duration::from_millis(50), 300), Duration::from_millis(50));
+    }
+}

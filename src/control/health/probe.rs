@@ -1,0 +1,193 @@
+//! One check of one target: connect, ask, judge the answer, all within one deadline.
+//!
+//! Every check opens a connection of its own, because "can a connection be made" is half of the question. What the
+//! results of several checks mean is not known here: see `verdict`.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, header};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config;
+
+/// Bytes of an answer's body that are read; what follows is of no interest.
+const BODY_MAX: usize = 64 * 1024;
+
+/// Bytes of an answer's head that are read.
+const HEAD_MAX: usize = 16 * 1024;
+
+const USER_AGENT: &str = concat!("selvedge-health/", env!("CARGO_PKG_VERSION"));
+
+/// How one target is checked.
+pub struct Check<'a> {
+    rules: &'a config::Health,
+    address: SocketAddr,
+    /// `Host` field.
+    host: HeaderValue,
+}
+
+/// A check passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pass {
+    /// The answer has a status that was expected.
+    Status(StatusCode),
+    /// The connection opened.
+    Connected,
+}
+
+/// A check failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// No connection.
+    Connect(String),
+    /// Not over within `timeout`.
+    Timeout(Duration),
+    /// An answer with another status than expected.
+    Status(StatusCode, Vec<RangeInclusive<u16>>),
+    /// Something else than a complete HTTP answer.
+    Answer(String),
+    /// The configured path or host cannot be sent.
+    Request(String),
+}
+
+impl<'a> Check<'a> {
+    /// The check of the target at `address`.
+    pub fn new(rules: &'a config::Health, address: SocketAddr) -> Self {
+        let own_name = HeaderValue::try_from(address.to_string());
+        let host = match &rules.probe {
+            config::Probe::Http { host: Some(host), .. } => host.clone(),
+            _ => own_name.unwrap_or(HeaderValue::from_static("")),
+        };
+        let address = SocketAddr::new(address.ip(), rules.port.unwrap_or(address.port()));
+        Self { rules, address, host }
+    }
+
+    /// Checks the target once.
+    pub async fn run(&self) -> Result<Pass, Fault> {
+        match timeout(self.rules.timeout, self.ask()).await {
+            Ok(result) => result,
+            Err(_) => Err(Fault::Timeout(self.rules.timeout)),
+        }
+    }
+
+    async fn ask(&self) -> Result<Pass, Fault> {
+        let stream = TcpStream::connect(self.address).await.map_err(|error| Fault::Connect(words(&error)))?;
+        let config::Probe::Http { path, expect, .. } = &self.rules.probe else {
+            return Ok(Pass::Connected);
+        };
+        let status = get(stream, self.request(path)?).await?;
+        if expect.iter().any(|range| range.contains(&status.as_u16())) {
+            Ok(Pass::Status(status))
+        } else {
+            Err(Fault::Status(status, expect.clone()))
+        }
+    }
+
+    fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>, Fault> {
+        Request::get(path)
+            .header(header::HOST, &self.host)
+            .header(header::USER_AGENT, USER_AGENT)
+            .header(header::ACCEPT, "*/*")
+            .header(header::CONNECTION, "close")
+            .body(Empty::new())
+            .map_err(|error| Fault::Request(error.to_string()))
+    }
+}
+
+/// The status of the answer, once its body has arrived too.
+async fn get(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<StatusCode, Fault> {
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(HEAD_MAX)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| Fault::Answer(error_text(&error)))?;
+    let mut exchange = pin!(async {
+        let mut response = sender.send_request(request).await.map_err(|error| error_text(&error))?;
+        let mut left = BODY_MAX;
+        while left > 0 {
+            let Some(frame) = response.frame().await else { break };
+            let frame = frame.map_err(|error| error_text(&error))?;
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+        }
+        Ok(response.status())
+    });
+    let mut connection = pin!(connection);
+    let mut connected = true;
+    // The connection may be over before the exchange has taken its last bytes from it.
+    loop {
+        tokio::select! {
+            biased;
+            result = &mut exchange => return result.map_err(Fault::Answer),
+            _ = &mut connection, if connected => connected = false,
+        }
+    }
+}
+
+/// An error and its cause in one line.
+fn error_text(error: &hyper::Error) -> String {
+    let source = std::error::Error::source(error);
+    match source.and_then(|source| source.downcast_ref::<io::Error>()) {
+        Some(cause) => words(cause),
+        None if error.is_incomplete_message() => {
+            "the connection closed before the answer was complete".into()
+        }
+        None if error.is_parse() => "the answer is not HTTP".into(),
+        None => error.to_string(),
+    }
+}
+
+/// "connection refused" instead of "Connection refused (os error 111)", where there is a word for it.
+fn words(error: &io::Error) -> String {
+    use io::ErrorKind::{
+        AddrNotAvailable, BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable,
+        NetworkDown, NetworkUnreachable, PermissionDenied, TimedOut,
+    };
+    match error.kind() {
+        kind @ (AddrNotAvailable | BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset
+        | HostUnreachable | NetworkDown | NetworkUnreachable | PermissionDenied | TimedOut) => {
+            kind.to_string()
+        }
+        _ => error.to_string(),
+    }
+}
+
+impl fmt::Display for Pass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "{}", status.as_u16()),
+            Self::Connected => f.write_str("connected"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect(why) => f.write_str(why),
+            Self::Timeout(limit) => write!(f, "no answer in {limit:?}"),
+            Self::Status(status, expect) => {
+                write!(f, "{} is not in ", status.as_u16())?;
+                for (index, range) in expect.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { ", " };
+                    match (range.start(), range.end()) {
+                        (one, other) if one == other => write!(f, "{comma}{one}")?,
+                        (first, last) => write!(f, "{comma}{first}-{last}")?,
+                    }
+                }
+                Ok(())
+            }
+            Self::Answer(what) => f.write_str(what),
+            Self::Request(what) => write!(f, "the check cannot be sent: {what}"),
+        }
+    }
+}

@@ -1,0 +1,315 @@
+//! Everything that is counted, in the form that Prometheus reads.
+//!
+//! Sums the workers' lanes at the moment of asking; nothing is kept here. Names follow Prometheus' conventions: base
+//! units in the name, `_total` for what only grows. Counters of a target end with its membership and come back with it.
+
+use std::collections::BTreeMap;
+
+use super::Control;
+use super::membership::PoolControl;
+use crate::config::ZoneName;
+use crate::pool::counters::{Distribution, Lanes};
+use crate::pool::{Counter, Failure, PoolLane, Refusal, Status, TargetLane, Verdict, WorkerLane};
+use crate::telemetry::process::{self, Process};
+use crate::telemetry::prometheus::{Exposition, Family, Kind};
+
+/// Classes of status, in the order of the counters.
+pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The text of `GET /metrics`.
+pub fn render(control: &Control, process: &Process) -> String {
+    let mut text = Exposition::default();
+    node(&mut text, control);
+    connections(&mut text, control);
+    pools(&mut text, control);
+    sessions(&mut text, control);
+    zones(&mut text, control);
+    target_states(&mut text, control);
+    target_traffic(&mut text, control);
+    of_process(&mut text, control, process);
+    text.finish()
+}
+
+fn node(text: &mut Exposition, control: &Control) {
+    let zone = control.node.config.zone.as_deref().unwrap_or("");
+    let labels = [("version", env!("CARGO_PKG_VERSION")), ("zone", zone)];
+    text.family("selvedge_build_info", Kind::Gauge, "Version and zone of this node; always 1.")
+        .sample(&labels, 1);
+    text.family(
+        "selvedge_phase",
+        Kind::Gauge,
+        "1 for what the node is doing: starting, serving or stopping.",
+    )
+    .sample(&[("phase", control.phase().as_str())], 1);
+    let workers = control.node.pools.workers.iter().count();
+    text.family("selvedge_workers", Kind::Gauge, "Data-plane threads.").sample(&[], workers);
+    text.family("selvedge_uptime_seconds", Kind::Gauge, "Time since the start.")
+        .sample(&[], control.uptime().as_secs_f64());
+}
+
+fn connections(text: &mut Exposition, control: &Control) {
+    let lanes = &control.node.pools.workers;
+    let mut plain = |name, kind, help, of: fn(&WorkerLane) -> &Counter| {
+        text.family(name, kind, help).sample(&[], lanes.sum(of));
+    };
+    plain("selvedge_connections_accepted_total", Kind::Counter, "Client connections accepted.", |l| {
+        &l.accepted
+    });
+    plain("selvedge_connections_open", Kind::Gauge, "Client connections open now.", |l| &l.open);
+    plain(
+        "selvedge_connections_denied_total",
+        Kind::Counter,
+        "Client connections closed at accept because the listener does not allow their source.",
+        |l| &l.denied,
+    );
+    plain("selvedge_accept_errors_total", Kind::Counter, "Failed accepts.", |l| &l.accept_errors);
+    plain("selvedge_tunnels_open", Kind::Gauge, "Upgraded connections open now.", |l| &l.tunnels);
+    plain("selvedge_panics_total", Kind::Counter, "Client connections lost to a panic.", |l| &l.panics);
+    plain(
+        "selvedge_requests_received_total",
+        Kind::Counter,
+        "Requests whose head was read, refused ones included.",
+        |l| &l.requests,
+    );
+    let mut refusals = text.family(
+        "selvedge_requests_refused_total",
+        Kind::Counter,
+        "Requests refused before a target was chosen.",
+    );
+    for reason in Refusal::ALL {
+        let count = lanes.sum(|lane| &lane.refusals[*reason as usize]);
+        refusals.sample(&[("reason", reason.as_str())], count);
+    }
+}
+
+/// Writes one sample of each pool.
+fn each_pool<T: std::fmt::Display>(
+    mut family: Family<'_>,
+    control: &Control,
+    value: impl Fn(&PoolControl) -> T,
+) {
+    for pool in &control.pools {
+        family.sample(&[("pool", &pool.config().name)], value(pool));
+    }
+}
+
+fn pools(text: &mut Exposition, control: &Control) {
+    let mut answers = text.family(
+        "selvedge_requests_total",
+        Kind::Counter,
+        "Requests answered to clients, by class of status; \"abandoned\" when the client left before.",
+    );
+    for pool in &control.pools {
+        let (name, lanes) = (&*pool.config().name, &pool.pool().lanes);
+        for (index, class) in CLASSES.into_iter().enumerate() {
+            let count = lanes.sum(|lane| &lane.responses[index]);
+            answers.sample(&[("pool", name), ("class", class)], count);
+        }
+        let abandoned = lanes.sum(|lane| &lane.abandoned);
+        answers.sample(&[("pool", name), ("class", "abandoned")], abandoned);
+    }
+    let mut durations = text.family(
+        "selvedge_request_duration_seconds",
+        Kind::Histogram,
+        "From a request's head to the last byte of its answer.",
+    );
+    for pool in &control.pools {
+        let sum = Distribution::of_lanes(&pool.pool().lanes, |lane| &lane.duration);
+        durations.histogram(&[("pool", &pool.config().name)], &sum);
+    }
+    let mut gauge = |name, help, of: fn(&PoolControl) -> u64| {
+        each_pool(text.family(name, Kind::Gauge, help), control, of);
+    };
+    gauge("selvedge_requests_in_flight", "Requests not yet answered, waiting ones included.", |pool| {
+        u64::from(pool.pool().live.load(std::sync::atomic::Ordering::Relaxed))
+    });
+    gauge("selvedge_requests_waiting", "Requests that wait for a target.", |pool| {
+        pool.pool().queue.waiting() as u64
+    });
+    gauge("selvedge_retries_in_flight", "Retries not yet answered.", |pool| {
+        u64::from(pool.pool().retrying.load(std::sync::atomic::Ordering::Relaxed))
+    });
+    gauge("selvedge_pool_panic", "1 while health is ignored because too few targets are healthy.", |pool| {
+        u64::from(pool.pool().snapshot().panic)
+    });
+    let mut counter = |name, help, of: fn(&PoolLane) -> &Counter| {
+        each_pool(text.family(name, Kind::Counter, help), control, |pool| pool.pool().lanes.sum(of));
+    };
+    counter("selvedge_retries_total", "Attempts after the first.", |l| &l.retries);
+    counter("selvedge_retries_refused_total", "Retries that the budget refused.", |l| &l.retries_refused);
+    counter("selvedge_queue_entered_total", "Requests that had to wait for a target.", |l| &l.queued);
+    counter("selvedge_queue_refused_total", "Requests that found the queue full or waited in vain.", |l| {
+        &l.queue_refused
+    });
+}
+
+fn sessions(text: &mut Exposition, control: &Control) {
+    let mut verdicts = text.family(
+        "selvedge_session_verdicts_total",
+        Kind::Counter,
+        "What reading the session cookie of a request found.",
+    );
+    for pool in &control.pools {
+        for verdict in Verdict::ALL {
+            let count = pool.pool().lanes.sum(|lane| &lane.verdicts[*verdict as usize]);
+            verdicts.sample(&[("pool", &pool.config().name), ("verdict", verdict.as_str())], count);
+        }
+    }
+    let rehomed = text.family(
+        "selvedge_sessions_rehomed_total",
+        Kind::Counter,
+        "Sessions that moved because their target could not keep them.",
+    );
+    each_pool(rehomed, control, |pool| pool.pool().lanes.sum(|lane| &lane.rehomed));
+}
+
+/// Targets of a pool's zones, and how many of them are healthy.
+pub fn count_zones(pool: &PoolControl) -> BTreeMap<ZoneName, (u64, u64)> {
+    let mut zones = BTreeMap::new();
+    for target in pool.targets().iter() {
+        let (targets, healthy) = zones.entry(target.state.zone.clone()).or_insert((0, 0));
+        *targets += 1;
+        *healthy += u64::from(target.status == Status::Healthy);
+    }
+    zones
+}
+
+fn zones(text: &mut Exposition, control: &Control) {
+    let counts: Vec<_> =
+        control.pools.iter().map(|pool| (pool.config().name.clone(), count_zones(pool))).collect();
+    let mut gauge = |name, help, of: fn(&(u64, u64)) -> u64| {
+        let mut family = text.family(name, Kind::Gauge, help);
+        for (pool, zones) in &counts {
+            for (zone, count) in zones {
+                family.sample(&[("pool", pool), ("zone", zone)], of(count));
+            }
+        }
+    };
+    gauge("selvedge_zone_targets", "Targets of a zone.", |(targets, _)| *targets);
+    gauge("selvedge_zone_healthy_targets", "Healthy targets of a zone.", |(_, healthy)| *healthy);
+}
+
+/// Calls `write` for every target of every pool, with the labels that name it.
+fn each_target(
+    control: &Control,
+    mut write: impl FnMut([(&'static str, &str); 3], &super::membership::Tended),
+) {
+    for pool in &control.pools {
+        for target in pool.targets().iter() {
+            let address = target.state.address.to_string();
+            let labels =
+                [("pool", &*pool.config().name), ("zone", &*target.state.zone), ("target", &*address)];
+            write(labels, target);
+        }
+    }
+}
+
+/// The labels of a target and one more.
+fn and<'a>(labels: [(&'a str, &'a str); 3], name: &'a str, value: &'a str) -> [(&'a str, &'a str); 4] {
+    let [pool, zone, target] = labels;
+    [pool, zone, target, (name, value)]
+}
+
+fn target_states(text: &mut Exposition, control: &Control) {
+    let mut statuses =
+        text.family("selvedge_target_status", Kind::Gauge, "1 for the status of a target, 0 for the others.");
+    each_target(control, |labels, target| {
+        for status in Status::ALL {
+            statuses.sample(&and(labels, "status", status.as_str()), u8::from(status == target.status));
+        }
+    });
+    let mut in_flight = text.family(
+        "selvedge_target_in_flight",
+        Kind::Gauge,
+        "Requests sent to a target and not yet answered to the last byte.",
+    );
+    each_target(control, |labels, target| in_flight.sample(&labels, target.state.in_flight()));
+    let mut weights =
+        text.family("selvedge_target_weight", Kind::Gauge, "Share of a target relative to the others.");
+    each_target(control, |labels, target| weights.sample(&labels, target.weight));
+    let mut checks =
+        text.family("selvedge_target_checks_total", Kind::Counter, "Active checks of a target, by result.");
+    each_target(control, |labels, target| {
+        for (result, count) in ["passed", "failed"].into_iter().zip(target.probes) {
+            checks.sample(&and(labels, "result", result), count);
+        }
+    });
+}
+
+fn target_traffic(text: &mut Exposition, control: &Control) {
+    let mut counter = |name, help, of: fn(&TargetLane) -> &Counter| {
+        let mut family = text.family(name, Kind::Counter, help);
+        each_target(control, |labels, target| family.sample(&labels, target.state.lanes.sum(of)));
+    };
+    counter("selvedge_target_attempts_total", "Requests sent to a target, retries included.", |l| {
+        &l.attempts
+    });
+    counter("selvedge_target_connects_total", "Connections opened to a target.", |l| &l.connects);
+    counter("selvedge_target_sent_bytes_total", "Bytes of bodies sent to a target.", |l| &l.bytes_sent);
+    counter("selvedge_target_received_bytes_total", "Bytes of bodies received from a target.", |l| {
+        &l.bytes_received
+    });
+    let mut responses = text.family(
+        "selvedge_target_responses_total",
+        Kind::Counter,
+        "Answers of a target, by class of status.",
+    );
+    each_target(control, |labels, target| {
+        for (index, class) in CLASSES.into_iter().enumerate() {
+            let count = target.state.lanes.sum(|lane| &lane.responses[index]);
+            responses.sample(&and(labels, "class", class), count);
+        }
+    });
+    let mut failures = text.family(
+        "selvedge_target_failures_total",
+        Kind::Counter,
+        "Attempts at a target without a usable answer.",
+    );
+    each_target(control, |labels, target| {
+        for reason in Failure::ALL {
+            let count = target.state.lanes.sum(|lane| &lane.failures[*reason as usize]);
+            failures.sample(&and(labels, "reason", reason.as_str()), count);
+        }
+    });
+    let mut first_byte = text.family(
+        "selvedge_target_first_byte_seconds",
+        Kind::Histogram,
+        "From an attempt's start to the head of the target's answer.",
+    );
+    each_target(control, |labels, target| {
+        let lanes: &Lanes<TargetLane> = &target.state.lanes;
+        first_byte.histogram(&labels, &Distribution::of_lanes(lanes, |lane| &lane.first_byte));
+    });
+}
+
+/// Names and meanings are those of Prometheus' own client libraries.
+fn of_process(text: &mut Exposition, control: &Control, process: &Process) {
+    let start = process::start_time_seconds(control.uptime());
+    text.family("process_start_time_seconds", Kind::Gauge, "Start of the process, in seconds since 1970.")
+        .sample(&[], start);
+    let mut optional = |name, kind, help, value: Option<f64>| {
+        if let Some(value) = value {
+            text.family(name, kind, help).sample(&[], value);
+        }
+    };
+    let figure = |value: Option<u64>| value.map(|value| value as f64);
+    optional(
+        "process_resident_memory_bytes",
+        Kind::Gauge,
+        "Resident memory size in bytes.",
+        figure(process.resident_bytes),
+    );
+    optional("process_open_fds", Kind::Gauge, "Number of open file descriptors.", figure(process.open_fds));
+    optional(
+        "process_max_fds",
+        Kind::Gauge,
+        "Maximum number of open file descriptors.",
+        figure(process.max_fds),
+    );
+    optional(
+        "process_cpu_seconds_total",
+        Kind::Counter,
+        "Total user and system CPU time spent in seconds.",
+        process.cpu.map(|cpu| cpu.as_secs_f64()),
+    );
+}

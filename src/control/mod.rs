@@ -1,0 +1,127 @@
+//! The control plane: decides who is in service, and tells people about it.
+//!
+//! ```text
+//! membership   one PoolControl per pool: who is in it; the only writer of snapshots
+//! health/      checks the targets
+//! metrics      everything that is counted, as Prometheus reads it
+//! admin/       the HTTP API and the dashboard
+//! ```
+//!
+//! All of it runs on one thread, next to the workers and not in their way: the planes share nothing but `pool`.
+
+pub mod admin;
+pub mod health;
+pub mod membership;
+pub mod metrics;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+
+use crate::config::Config;
+pub use crate::lifecycle::Phase;
+use crate::pool::{HealthState, Pools};
+pub use admin::AdminListener;
+use membership::PoolControl;
+
+/// What the control plane is given of the node it is part of.
+pub struct Node {
+    /// The configuration that runs.
+    pub config: Arc<Config>,
+    /// What is shared with the data plane.
+    pub pools: Arc<Pools>,
+    /// What the node is doing.
+    pub phase: watch::Receiver<Phase>,
+    /// When the process started.
+    pub started: Instant,
+    /// Names of the listeners, and where they are bound.
+    pub listeners: Vec<(Arc<str>, SocketAddr)>,
+}
+
+/// Runs the control plane until dropped: publishes every pool, checks its targets, and answers on `admin`.
+///
+/// Needs a current-thread runtime with I/O and time.
+pub async fn run(node: Node, admin: Option<AdminListener>) {
+    let tasks = LocalSet::new();
+    let control = Rc::new(Control::new(node));
+    control.start_checks(&tasks);
+    let serving = async move {
+        match admin {
+            Some(listener) => admin::serve(control, listener).await,
+            None => std::future::pending().await,
+        }
+    };
+    tasks.run_until(serving).await;
+}
+
+/// The control plane's own view of the node.
+pub struct Control {
+    /// What it was given.
+    pub node: Node,
+    /// Same order as [`Pools::all`].
+    pub pools: Vec<Rc<PoolControl>>,
+}
+
+impl Control {
+    /// Takes charge of every pool of the node, and publishes it.
+    pub fn new(node: Node) -> Self {
+        let pools = node.pools.all.iter().map(|pool| Rc::new(PoolControl::new(pool.clone(), &node.pools)));
+        Self { pools: pools.collect(), node }
+    }
+
+    fn start_checks(&self, tasks: &LocalSet) {
+        let mut position = 0;
+        for pool in self.pools.iter().filter(|pool| pool.config().health.enabled) {
+            for target in pool.targets().iter() {
+                tasks.spawn_local(health::watch(pool.clone(), target.state.clone(), position));
+                position += 1;
+            }
+        }
+    }
+
+    /// The pool called `name`.
+    pub fn pool(&self, name: &str) -> Option<&Rc<PoolControl>> {
+        self.pools.iter().find(|pool| &*pool.config().name == name)
+    }
+
+    /// What the node is doing.
+    pub fn phase(&self) -> Phase {
+        *self.node.phase.borrow()
+    }
+
+    /// Since the process started.
+    pub fn uptime(&self) -> Duration {
+        self.node.started.elapsed()
+    }
+
+    /// Whether traffic may be sent to this node, or why not.
+    ///
+    /// Panic does not count: a node whose targets all fail still tries them, but another node may do better.
+    pub fn ready(&self) -> Result<(), String> {
+        match self.phase() {
+            Phase::Starting => return Err("the node is starting".into()),
+            Phase::Stopping => return Err("the node is stopping".into()),
+            Phase::Serving => {}
+        }
+        let mut in_service = 0;
+        for pool in &self.pools {
+            let targets = pool.targets();
+            let unknown = |target: &membership::Tended| {
+                target.checks.state() == HealthState::Initial && target.last_probe.is_none()
+            };
+            if let Some(target) = targets.iter().find(|target| unknown(target)) {
+                let (pool, target) = (&pool.config().name, &target.state.name);
+                return Err(format!("pool {pool}: {target} has not been checked yet"));
+            }
+            in_service += targets.iter().filter(|target| target.in_service()).count();
+        }
+        if in_service == 0 {
+            return Err("no target of any pool is in service".into());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,57 @@
+//! What a node tells about itself: log lines, and the text form of metrics.
+//!
+//! Log lines go to standard error, so that standard output stays free for what a command prints. What is counted is
+//! decided where it happens (`pool::counters`), and which metrics there are in `control::metrics`.
+
+pub mod process;
+pub mod prometheus;
+pub mod time;
+
+use std::io::IsTerminal as _;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{Layer as _, fmt, registry};
+
+use crate::config::{Log, LogFormat};
+
+/// Starts logging to standard error. A second call changes nothing.
+///
+/// The level of `log` is that of Selvedge itself; of the libraries under it, warnings and errors are shown.
+/// Colours only on a terminal, and not when `NO_COLOR` is set.
+pub fn init(log: &Log) {
+    let levels =
+        Targets::new().with_default(LevelFilter::WARN).with_target("selvedge", LevelFilter::from(log.level));
+    let lines = match log.format {
+        LogFormat::Text => {
+            let colours = colours_wanted(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR"));
+            let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
+            lines.with_filter(levels).boxed()
+        }
+        LogFormat::Json => {
+            let lines = fmt::layer().json().flatten_event(true).with_writer(std::io::stderr);
+            lines.with_target(false).with_filter(levels).boxed()
+        }
+    };
+    let already_started = registry().with(lines).try_init();
+    drop(already_started);
+}
+
+/// <https://no-color.org>: any value but the empty one switches colours off.
+fn colours_wanted(terminal: bool, no_color: Option<std::ffi::OsString>) -> bool {
+    terminal && no_color.is_none_or(|value| value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_are_for_terminals_whose_user_does_not_object() {
+        assert!(colours_wanted(true, None));
+        assert!(colours_wanted(true, Some("".into())));
+        assert!(!colours_wanted(true, Some("1".into())));
+        assert!(!colours_wanted(false, None));
+    }
+}
