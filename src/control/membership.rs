@@ -12,13 +12,16 @@ use tracing::{info, warn};
 
 use super::health::Probed;
 use super::health::verdict::{Checks, Transition};
+use super::recent::Recent;
 use crate::config;
+use crate::pool::counters::Distribution;
 use crate::pool::{AdminState, HealthState, Member, Pool, Pools, Snapshot, Status, TargetId, TargetState};
 
 /// One pool, as the control plane sees it.
 pub struct PoolControl {
     pool: Arc<Pool>,
     targets: RefCell<Vec<Tended>>,
+    durations: RefCell<Recent>,
 }
 
 /// One target of a pool, with all that led to its status.
@@ -37,6 +40,8 @@ pub struct Tended {
     pub last_probe: Option<Probed>,
     /// Checks that passed, and checks that failed.
     pub probes: [u64; 2],
+    /// Times to the first byte.
+    first_byte: Recent,
     /// Its status in the snapshot that was published last.
     pub status: Status,
     /// When it got this status.
@@ -51,7 +56,7 @@ impl PoolControl {
             Tended::new(state, target, &pool.config.health)
         });
         let targets = RefCell::new(targets.collect());
-        let control = Self { pool, targets };
+        let control = Self { pool, targets, durations: RefCell::default() };
         control.publish();
         control
     }
@@ -104,6 +109,24 @@ impl PoolControl {
             self.publish();
         }
         true
+    }
+
+    /// Times from a request's head to the end of its answer, in the last minute.
+    pub fn durations(&self) -> Distribution {
+        self.durations.borrow().of(&self.durations_ever())
+    }
+
+    fn durations_ever(&self) -> Distribution {
+        Distribution::of_lanes(&self.pool.lanes, |lane| &lane.duration)
+    }
+
+    /// Copies the durations of the pool and of its targets; called once every [`super::recent::STEP`].
+    pub fn keep_recent(&self) {
+        self.durations.borrow_mut().keep(self.durations_ever());
+        for target in self.targets.borrow_mut().iter_mut() {
+            let ever = target.first_byte_ever();
+            target.first_byte.keep(ever);
+        }
     }
 
     /// Makes what is known now the view of all requests to come.
@@ -160,6 +183,7 @@ impl Tended {
             checks: Checks::new(rules),
             last_probe: None,
             probes: [0; 2],
+            first_byte: Recent::default(),
             status: Status::Initial,
             since: SystemTime::now(),
         }
@@ -168,6 +192,15 @@ impl Tended {
     /// Whether it answers checks and may get requests, if only those of bound sessions.
     pub fn in_service(&self) -> bool {
         self.checks.state() == HealthState::Healthy && self.admin != AdminState::Down
+    }
+
+    /// Times from an attempt's start to the head of the answer, in the last minute.
+    pub fn first_byte(&self) -> Distribution {
+        self.first_byte.of(&self.first_byte_ever())
+    }
+
+    fn first_byte_ever(&self) -> Distribution {
+        Distribution::of_lanes(&self.state.lanes, |lane| &lane.first_byte)
     }
 
     fn member(&self) -> Member {

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::Control;
 use super::membership::PoolControl;
+use super::{Control, Phase, phase_word};
 use crate::config::ZoneName;
 use crate::pool::counters::{Distribution, Lanes};
 use crate::pool::{Counter, Failure, PoolLane, Refusal, Status, TargetLane, Verdict, WorkerLane};
@@ -35,12 +35,11 @@ fn node(text: &mut Exposition, control: &Control) {
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("zone", zone)];
     text.family("selvedge_build_info", Kind::Gauge, "Version and zone of this node; always 1.")
         .sample(&labels, 1);
-    text.family(
-        "selvedge_phase",
-        Kind::Gauge,
-        "1 for what the node is doing: starting, serving or stopping.",
-    )
-    .sample(&[("phase", control.phase().as_str())], 1);
+    let mut phases =
+        text.family("selvedge_phase", Kind::Gauge, "1 for what the node is doing, 0 for the rest.");
+    for phase in [Phase::Starting, Phase::Serving, Phase::Leaving, Phase::Stopping] {
+        phases.sample(&[("phase", phase_word(phase))], u8::from(phase == control.phase()));
+    }
     let workers = control.node.pools.workers.iter().count();
     text.family("selvedge_workers", Kind::Gauge, "Data-plane threads.").sample(&[], workers);
     text.family("selvedge_uptime_seconds", Kind::Gauge, "Time since the start.")
@@ -71,11 +70,8 @@ fn connections(text: &mut Exposition, control: &Control) {
         "Requests whose head was read, refused ones included.",
         |l| &l.requests,
     );
-    let mut refusals = text.family(
-        "selvedge_requests_refused_total",
-        Kind::Counter,
-        "Requests refused before a target was chosen.",
-    );
+    let mut refusals =
+        text.family("selvedge_refusals_total", Kind::Counter, "Requests refused before a target was chosen.");
     for reason in Refusal::ALL {
         let count = lanes.sum(|lane| &lane.refusals[*reason as usize]);
         refusals.sample(&[("reason", reason.as_str())], count);
@@ -97,7 +93,7 @@ fn pools(text: &mut Exposition, control: &Control) {
     let mut answers = text.family(
         "selvedge_requests_total",
         Kind::Counter,
-        "Requests answered to clients, by class of status; \"abandoned\" when the client left before.",
+        "Requests answered to clients, by class of status.",
     );
     for pool in &control.pools {
         let (name, lanes) = (&*pool.config().name, &pool.pool().lanes);
@@ -105,8 +101,6 @@ fn pools(text: &mut Exposition, control: &Control) {
             let count = lanes.sum(|lane| &lane.responses[index]);
             answers.sample(&[("pool", name), ("class", class)], count);
         }
-        let abandoned = lanes.sum(|lane| &lane.abandoned);
-        answers.sample(&[("pool", name), ("class", "abandoned")], abandoned);
     }
     let mut durations = text.family(
         "selvedge_request_duration_seconds",
@@ -135,6 +129,9 @@ fn pools(text: &mut Exposition, control: &Control) {
     let mut counter = |name, help, of: fn(&PoolLane) -> &Counter| {
         each_pool(text.family(name, Kind::Counter, help), control, |pool| pool.pool().lanes.sum(of));
     };
+    counter("selvedge_requests_abandoned_total", "Requests whose client left before the answer.", |l| {
+        &l.abandoned
+    });
     counter("selvedge_retries_total", "Attempts after the first.", |l| &l.retries);
     counter("selvedge_retries_refused_total", "Retries that the budget refused.", |l| &l.retries_refused);
     counter("selvedge_queue_entered_total", "Requests that had to wait for a target.", |l| &l.queued);

@@ -3,6 +3,7 @@
 //! ```text
 //! membership   one PoolControl per pool: who is in it; the only writer of snapshots
 //! health/      checks the targets
+//! recent       durations of the last minute
 //! metrics      everything that is counted, as Prometheus reads it
 //! admin/       the HTTP API and the dashboard
 //! ```
@@ -13,6 +14,7 @@ pub mod admin;
 pub mod health;
 pub mod membership;
 pub mod metrics;
+pub mod recent;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -49,6 +51,7 @@ pub async fn run(node: Node, admin: Option<AdminListener>) {
     let tasks = LocalSet::new();
     let control = Rc::new(Control::new(node));
     control.start_checks(&tasks);
+    tasks.spawn_local(keep_recent(control.pools.clone()));
     let serving = async move {
         match admin {
             Some(listener) => admin::serve(control, listener).await,
@@ -56,6 +59,13 @@ pub async fn run(node: Node, admin: Option<AdminListener>) {
         }
     };
     tasks.run_until(serving).await;
+}
+
+async fn keep_recent(pools: Vec<Rc<PoolControl>>) {
+    loop {
+        tokio::time::sleep(recent::STEP).await;
+        pools.iter().for_each(|pool| pool.keep_recent());
+    }
 }
 
 /// The control plane's own view of the node.
@@ -104,7 +114,7 @@ impl Control {
     pub fn ready(&self) -> Result<(), String> {
         match self.phase() {
             Phase::Starting => return Err("the node is starting".into()),
-            Phase::Stopping => return Err("the node is stopping".into()),
+            Phase::Leaving | Phase::Stopping => return Err("the node is stopping".into()),
             Phase::Serving => {}
         }
         let mut in_service = 0;
@@ -123,5 +133,15 @@ impl Control {
             return Err("no target of any pool is in service".into());
         }
         Ok(())
+    }
+}
+
+/// As the API and the metrics write it.
+pub fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Starting => "starting",
+        Phase::Serving => "serving",
+        Phase::Leaving => "leaving",
+        Phase::Stopping => "stopping",
     }
 }

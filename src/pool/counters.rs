@@ -204,6 +204,16 @@ impl Distribution {
         sum
     }
 
+    /// What was counted since `earlier`, which is an earlier state of the same histograms.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut since = self.clone();
+        for (now, then) in since.buckets.iter_mut().zip(&earlier.buckets) {
+            *now = now.saturating_sub(*then);
+        }
+        since.sum_us = since.sum_us.saturating_sub(earlier.sum_us);
+        since
+    }
+
     /// Durations counted.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

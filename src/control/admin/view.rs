@@ -1,6 +1,7 @@
 //! What the API shows of pools and targets: the JSON of `/v1/pools`.
 //!
-//! Keys may be added and are never renamed. Counts are those since the start of the process.
+//! Keys may be added and are never renamed. Counts are those since the start of the process, quantiles those of the
+//! last minute.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,9 +10,9 @@ use std::time::{Duration, SystemTime};
 use serde::{Serialize, Serializer};
 
 use crate::config::{Balance, StickinessMode};
-use crate::control::Control;
 use crate::control::membership::{PoolControl, Tended, admin_word, health_word};
 use crate::control::metrics::{CLASSES, count_zones};
+use crate::control::{Control, phase_word};
 use crate::pool::counters::{Counter, Distribution, Lanes};
 use crate::pool::{AdminState, Failure, HealthState, Snapshot, Status, Verdict};
 use crate::telemetry::time::rfc3339;
@@ -142,7 +143,7 @@ impl NodeView {
                 version: env!("CARGO_PKG_VERSION"),
                 uptime_seconds: rounded(control.uptime().as_secs_f64()),
                 at: rfc3339(SystemTime::now()),
-                phase: control.phase().as_str(),
+                phase: phase_word(control.phase()),
                 ready: ready.is_ok(),
                 not_ready: ready.err(),
                 listeners: listeners.collect(),
@@ -189,7 +190,7 @@ impl PoolView {
             queue_refused: lanes.sum(|lane| &lane.queue_refused),
             verdicts: Named(verdicts.collect()),
             rehomed: lanes.sum(|lane| &lane.rehomed),
-            duration_ms: Quantiles::of(&Distribution::of_lanes(lanes, |lane| &lane.duration)),
+            duration_ms: Quantiles::of(&control.durations()),
             zones: zones(control),
             targets,
         }
@@ -239,7 +240,7 @@ impl TargetView {
             attempts: state.lanes.sum(|lane| &lane.attempts),
             failures: Named(failures.collect()),
             responses: Named::classes(&state.lanes, |lane| &lane.responses),
-            first_byte_ms: Quantiles::of(&Distribution::of_lanes(&state.lanes, |lane| &lane.first_byte)),
+            first_byte_ms: Quantiles::of(&target.first_byte()),
             last_probe: target.last_probe.as_ref().map(|probe| ProbeView {
                 at: rfc3339(probe.at),
                 duration_ms: ms(probe.took),
