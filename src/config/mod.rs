@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! selvedge.toml ──toml──▶ FileConfig ──compile──▶ Config
-//!                         file.rs                 this file
+//!                         file/                   this file
 //!                         mirrors the TOML,       typed, resolved, ready to run
 //!                         no behaviour
 //! ```
 //!
-//! No `String` that names a choice and no `Option` that means "default" survives [`compile`]. Every mistake in a
+//! No `String` that names a choice and no `Option` that means "default" survives `compile`. Every mistake in a
 //! file is reported in one go, each with its line, its key, what is wrong and what to write instead.
 //! Nothing here opens a socket: only `load` reads files (the configuration and the session keys).
 
@@ -76,7 +76,7 @@ pub struct Overrides {
 /// An address that clients connect to.
 #[derive(Debug, Clone)]
 pub struct Listener {
-    /// Unique; labels metrics and log lines.
+    /// Unique; labels metrics and log lines. Default: the address as text.
     pub name: Arc<str>,
     /// Where to bind. Port 0 takes a free one, which is logged.
     pub address: SocketAddr,
@@ -196,7 +196,7 @@ pub struct Respond {
 pub struct Pool {
     /// Unique; bound into every session cookie of the pool.
     pub name: Arc<str>,
-    /// How a target is chosen for a request that has no session.
+    /// How a target is chosen for a request that has no session. Default: least outstanding.
     pub balance: Balance,
     /// Sticky sessions.
     pub stickiness: Stickiness,
@@ -228,7 +228,7 @@ pub enum Balance {
 /// Sticky sessions of a pool.
 #[derive(Debug, Clone)]
 pub struct Stickiness {
-    /// Whether and how sessions are kept.
+    /// Whether and how sessions are kept. Default off.
     pub mode: StickinessMode,
     /// Name of the cookie.
     pub cookie: Box<str>,
@@ -302,7 +302,7 @@ pub struct Health {
     pub probe: Probe,
     /// Between two checks of a target, ± 10 % jitter. Default 5 s.
     pub interval: Duration,
-    /// A check that takes longer has failed. Default 2 s.
+    /// A check that takes longer has failed. Default 2 s, or the interval if that is shorter.
     pub timeout: Duration,
     /// Passes in a row that make a failed target healthy. Default 2. A new target needs one.
     pub healthy: u32,
@@ -317,7 +317,7 @@ pub struct Health {
 pub enum Probe {
     /// `GET path` and a status in one of `expect`.
     Http {
-        /// Path and query.
+        /// Path and query. Default `/`.
         path: Box<str>,
         /// `Host` field; `None` sends the target's address.
         host: Option<HeaderValue>,
@@ -380,7 +380,7 @@ pub struct StaticTarget {
     pub address: SocketAddr,
     /// Where it stands; `"-"` when the file names none.
     pub zone: ZoneName,
-    /// Share relative to the others, 1 to 256. Default 1; 0 takes no new sessions.
+    /// Share relative to the others, 0 to 256. Default 1; 0 takes no new sessions.
     pub weight: u32,
     /// Requests in flight from this node; `None` for no limit, which is the default.
     pub max_connections: Option<u32>,

@@ -1,6 +1,6 @@
 //! `[[listener]]`: where clients connect.
 
-use super::{Compiler, DAY, millis, plain, seconds};
+use super::{Compiler, DAY, STAND_IN, millis, plain, seconds};
 use crate::config::Listener;
 use crate::config::file::{self, At, Field, OrOff, Place};
 use crate::config::units::Size;
@@ -21,16 +21,17 @@ impl Compiler<'_> {
         let addresses = tables.iter().filter_map(|at| at.value.address.peek());
         let addresses = addresses.filter(|at| at.value.port() != 0);
         self.unique(addresses, "give each listener its own address or port");
-        tables.into_iter().filter_map(|At { value, place }| self.listener(value, &place)).collect()
+        tables.into_iter().map(|At { value, place }| self.listener(value, &place)).collect()
     }
 
-    fn listener(&mut self, file: file::Listener, place: &Place) -> Option<Listener> {
+    fn listener(&mut self, file: file::Listener, place: &Place) -> Listener {
         if file.address.is_absent() {
             self.problems.add(&place.key("address"), "is missing", "write address = \"0.0.0.0:8080\"");
         }
+        let address = file.address.or(STAND_IN);
         let anyone = || ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect();
         let head_size = Size(1 << 10)..=Size(1 << 20);
-        let listener = |address: std::net::SocketAddr| Listener {
+        Listener {
             name: file.name.given().map_or_else(|| address.to_string().into(), |at| at.value.0),
             address,
             allow: self.filled(
@@ -49,7 +50,6 @@ impl Compiler<'_> {
                 OrOff::Off => None,
                 OrOff::On(Size(bytes)) => Some(bytes),
             },
-        };
-        file.address.given().map(|at| at.value).map(listener)
+        }
     }
 }

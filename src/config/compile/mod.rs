@@ -13,6 +13,7 @@ mod warnings;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -156,6 +157,9 @@ const fn seconds(seconds: u64) -> Duration {
 const fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
+
+/// In the place of an address that is missing or wrong.
+const STAND_IN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 const DAY: Duration = Duration::from_secs(86_400);
 

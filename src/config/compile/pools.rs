@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Compiler, DAY, millis, seconds};
+use super::{Compiler, DAY, STAND_IN, millis, seconds};
 use crate::config::file::{self, At, Field, Name, Named, OrOff, Place, ProbeType, Statuses, Text as _};
 use crate::config::units::{Percent, Quantity as _, Size};
 use crate::config::{
@@ -161,10 +161,10 @@ impl Compiler<'_> {
                 self.problems.add(place, what, "write the address of an instance of the application");
             }
         }
-        tables.into_iter().filter_map(|At { value, place }| self.target(value, &place)).collect()
+        tables.into_iter().map(|At { value, place }| self.target(value, &place)).collect()
     }
 
-    fn target(&mut self, file: file::Target, place: &Place) -> Option<StaticTarget> {
+    fn target(&mut self, file: file::Target, place: &Place) -> StaticTarget {
         if file.address.is_absent() {
             self.problems.add(&place.key("address"), "is missing", "write address = \"127.0.0.1:9001\"");
         }
@@ -177,7 +177,7 @@ impl Compiler<'_> {
             }
             _ => None,
         };
-        Some(StaticTarget { address: file.address.given()?.value, zone, weight, max_connections })
+        StaticTarget { address: file.address.or(STAND_IN), zone, weight, max_connections }
     }
 
     /// A share of at most the whole.

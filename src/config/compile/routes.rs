@@ -20,7 +20,10 @@ impl Compiler<'_> {
         let mut routes = Vec::new();
         for At { value, place } in file.or(Vec::new()) {
             let Some(route) = self.route(value, &place, pools) else { continue };
-            if let Some(line) = lines.insert(conditions(&route), place.line) {
+            // A condition that could not be read looks like one that is left out.
+            if !self.problems.concern(&place)
+                && let Some(line) = lines.insert(conditions(&route), place.line)
+            {
                 let what =
                     format!("never wins: the route in line {line} has the same conditions and comes first");
                 self.problems.add(&place, what, "remove one of the two, or give this one another condition");

@@ -1,11 +1,33 @@
-//! What is refused, where, and what is made of a file that is not.
+//! What is refused and where, what is only warned of, and what is made of a file that is good.
 
 use super::*;
+use crate::config::{Action, AdminAddress, HostPattern, Probe};
 
-/// Everything that is wrong with `text`: `LINE KEY` of each.
-fn places(text: &str) -> Vec<String> {
-    let problems = compile(text, Path::new("/nowhere"), &Overrides::default()).unwrap_err();
-    problems.iter().map(|p| format!("{} {}", p.line.unwrap_or(0), p.key)).collect()
+/// A file that is good, for a test to add to. Its last table is the target.
+const GOOD: &str = r#"
+[[listener]]
+address = "127.0.0.1:8080"
+[[route]]
+pool = "shop"
+[pool.shop]
+[[pool.shop.target]]
+address = "127.0.0.1:9001"
+"#;
+
+fn compiled(text: &str) -> Result<Config, Vec<Problem>> {
+    compile(text, Path::new("/nowhere"), &Overrides::default())
+}
+
+/// Everything that is wrong with `text`, a line each: `LINE KEY: WHAT; HINT`.
+fn problems(text: &str) -> Vec<String> {
+    let problems = compiled(text).expect_err("something is wrong");
+    let shown = |p: &Problem| format!("{} {}: {}; {}", p.line.unwrap_or(0), p.key, p.what, p.hint);
+    problems.iter().map(shown).collect()
+}
+
+/// `GOOD` with `text` below it, or in place of what `text` repeats of it.
+fn good_and(text: &str) -> String {
+    format!("{GOOD}{text}")
 }
 
 #[test]
@@ -28,11 +50,12 @@ interval = 5
 [[pool.shop.target]]
 address = "127.0.0.1:9001"
 [[pool.shop.target]]
-address = "127.0.0.1:9001"
 weight = 300
+address = "127.0.0.1:9001"
 "#;
+    let places = problems(text).into_iter().map(|line| line.split(": ").next().unwrap().to_owned());
     assert_eq!(
-        places(text),
+        places.collect::<Vec<_>>(),
         [
             "2 workers",
             "4 listener[0].address",
@@ -42,8 +65,222 @@ weight = 300
             "13 pool.\"a b\"",
             "13 pool.\"a b\"",
             "15 pool.shop.health.interval",
-            "19 pool.shop.target[1].address",
-            "20 pool.shop.target[1].weight",
+            "19 pool.shop.target[1].weight",
+            "20 pool.shop.target[1].address",
         ]
     );
+}
+
+#[test]
+fn a_syntax_error_comes_alone_with_its_line() {
+    let problems = problems("workers = 1\n[[listener]\nworkers = none\n");
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert!(problems[0].starts_with("2 : not valid TOML: "), "{problems:?}");
+}
+
+#[test]
+fn an_empty_file_lacks_a_listener() {
+    let expected = "0 listener: there is none, so no client could connect; \
+                    write [[listener]] and below it address = \"0.0.0.0:8080\"";
+    assert_eq!(problems(""), [expected]);
+}
+
+/// Each of these is one mistake in the file `GOOD`, and gives one error that contains what stands beside it.
+#[rustfmt::skip]
+const MISTAKES: &[(&str, &str)] = &[
+    // Keys and forms.
+    ("[logs]\nlevel = \"info\"", "9 logs: there is no such key; did you mean \"log\"?"),
+    ("[admin]\nbind = \"x\"", "10 admin.bind: there is no such key; remove it; the keys here are enabled, address"),
+    ("[log]\nlevel = \"inof\"", "10 log.level: \"inof\" is not one of the choices here; did you mean \"info\"?"),
+    ("[log]\nlevel = \"loud\"", "write \"error\" or \"warn\" or \"info\" or \"debug\" or \"trace\""),
+    ("[log]\nlevel = 3", "3 is not one of the choices here"),
+    ("[forwarding]\nvia = \"yes\"", "\"yes\" is not a yes or no; write true or false"),
+    ("[shutdown]\ndeadline = 30", "30 is not a duration; write a number and a unit"),
+    ("[shutdown]\ndeadline = \"2d\"", "\"2d\" is out of range; write \"0s\" to \"1d\""),
+    ("[shutdown]\ndeadline = [\"2d\"]", "a list is not a duration"),
+    ("[[admin]]", "9 admin: a list is not a table; write its keys below [admin]"),
+    ("[[pool.shop.target]]\naddress = \"shop.internal:9001\"", "is not an IP address with a port"),
+    // Of the contract, but not in this version.
+    ("[pool.shop.zones]\nmode = \"spill\"", "pool.shop.zones.mode: \"spill\" is not supported by this version"),
+    ("[pool.shop.zones]\noverprovisioning = 1.4", "overprovisioning: is not supported by this version; remove it"),
+    ("[pool.shop.stickiness]\nmode = \"app_cookie\"", "\"app_cookie\" is not supported by this version"),
+    ("[pool.shop.stickiness]\nmode = \"off\"\nfailback = \"idle\"", "\"idle\" is not supported by this version"),
+    ("[[pool.shop.discover]]\ndns = \"shop\"", "9 pool.shop.discover: is not supported by this version"),
+    ("[resolver]\nnameservers = []", "9 resolver: is not supported by this version"),
+    // Listeners.
+    ("[[listener]]\nname = \"a\"", "listener[1].address: is missing; write address = "),
+    ("[[listener]]\naddress = \"127.0.0.1:8080\"", "listener[1].address: 127.0.0.1:8080 is already in line 3"),
+    ("[[listener]]\naddress = \"127.0.0.1:1\"\nallow = []", "listener[1].allow: is empty"),
+    ("[[listener]]\naddress = \"127.0.0.1:1\"\nmax_fields = 257", "257 is out of range; write 1 to 256"),
+    ("[[listener]]\naddress = \"127.0.0.1:1\"\nmax_head = \"1B\"", "\"1B\" is out of range; write \"1KiB\" to \"1MiB\""),
+    ("[[listener]]\naddress = \"127.0.0.1:1\"\nmax_body = \"10MB\"", "\"10MB\" is not a size"),
+    // Routes.
+    ("[[route]]\npath = \"/a\"", "9 route[1]: does not say what to do"),
+    ("[[route]]\npath = \"/a\"\npool = \"shop\"\nrespond = { status = 200 }", "says several things to do: pool, respond"),
+    ("[[route]]\npath = \"/a\"\npool = \"shpo\"", "11 route[1].pool: there is no pool \"shpo\"; did you mean \"shop\"?"),
+    ("[[route]]\npath = \"/a\"\npools = [{ pool = \"shop\" }, { pool = \"x\" }]", "route[1].pools[1].pool: there is no pool \"x\""),
+    ("[[route]]\npath = \"/a\"\npools = [{ pool = \"shop\", weight = 0 }]", "gives no pool a weight above 0"),
+    ("[[route]]\npath = \"/a\"\npools = []", "gives no pool a weight above 0"),
+    ("[[route]]\npath = \"/a\"\npools = [{ pool = \"shop\" }, { pool = \"shop\" }]", "\"shop\" is in the list twice"),
+    ("[[route]]\npath = \"a\"\npool = \"shop\"", "route[1].path: \"a\" is not a path"),
+    ("[[route]]\npath = \"/a?b\"\npool = \"shop\"", "has a query; write \"/a\""),
+    ("[[route]]\npath = \"/a/*\"\npool = \"shop\"", "ends in \"*\", but is a prefix anyway; write \"/a/\""),
+    ("[[route]]\nhost = \"a.test:80\"\npool = \"shop\"", "has a port, which routes do not look at; write \"a.test\""),
+    ("[[route]]\nhost = \"*\"\npool = \"shop\"", "leave the key out to match any host"),
+    ("[[route]]\nmethods = [\"get\"]\npool = \"shop\"", "route[1].methods[0]: \"get\" is not a method"),
+    ("[[route]]\nmethods = [\"TRACE\"]\npool = \"shop\"", "TRACE is refused with 405"),
+    ("[[route]]\nheaders = [{ name = \"x y\" }]\npool = \"shop\"", "headers[0].name: \"x y\" is not a field name"),
+    ("[[route]]\nheaders = [{ value = \"x\" }]\npool = \"shop\"", "headers[0].name: is missing"),
+    ("[[route]]\nquery = [{ name = \"\" }]\npool = \"shop\"", "query[0].name: is missing"),
+    ("[[route]]\nsources = [\"10.0.0.0/40\"]\npool = \"shop\"", "sources[0]: \"10.0.0.0/40\" is not a range of addresses"),
+    ("[[route]]\npool = \"shop\"", "9 route[1]: never wins: the route in line 4 has the same conditions"),
+    ("[[route]]\npath = \"/a\"\nredirect = {}", "leads back to the same address"),
+    ("[[route]]\npath = \"/a\"\nredirect = { status = 304, path = \"/b\" }", "304 is not a status that can be sent here"),
+    ("[[route]]\npath = \"/a\"\nredirect = { host = \"a b\" }", "\"a b\" is not a host"),
+    ("[[route]]\npath = \"/a\"\nrespond = { body = \"x\" }", "respond.status: is missing"),
+    ("[[route]]\npath = \"/a\"\nrespond = { status = 204, body = \"x\" }", "an answer with status 204 has no body"),
+    ("[[route]]\npath = \"/a\"\nrespond = { status = 100 }", "100 is not a status that can be sent here; write 200 to 599"),
+    // Pools.
+    ("[pool.other]", "9 pool.other: has no target"),
+    ("[[pool.shop.target]]\naddress = \"127.0.0.1:9001\"", "target[1].address: 127.0.0.1:9001 is already in line 8"),
+    ("[[pool.shop.target]]\naddress = \"127.0.0.1:0\"", "has port 0"),
+    ("[[pool.shop.target]]\naddress = \"127.0.0.1:8080\"", "is the listener \"127.0.0.1:8080\""),
+    ("[[pool.shop.target]]\nzone = \"az-a\"", "target[1].address: is missing"),
+    ("[[pool.shop.target]]\naddress = \"127.0.0.1:1\"\nzone = \"-\"", "\"-\" is not a name"),
+    ("[[pool.shop.target]]\naddress = \"127.0.0.1:1\"\nmax_connections = 0", "0 is out of range"),
+    ("[pool.shop.zones]\npanic = \"101%\"", "\"101%\" is out of range; write \"0%\" to \"100%\""),
+    ("[pool.shop.zones]\npanic = 0.5", "0.5 is not a percentage"),
+    ("[pool.shop.health]\ntimeout = \"6s\"", "\"6s\" is longer than the interval of \"5s\""),
+    ("[pool.shop.health]\nexpect = [\"299-200\"]", "expect[0]: \"299-200\" is not a range of statuses"),
+    ("[pool.shop.health]\nexpect = []", "expect: is empty"),
+    ("[pool.shop.health]\ntype = \"tcp\"\npath = \"/\"", "path: has no meaning when type = \"tcp\""),
+    ("[pool.shop.health]\nport = 65536", "65536 is out of range; write 1 to 65535"),
+    ("[pool.shop.retry]\nstatuses = [\"200-599\"]", "holds statuses that are no failures"),
+    // Stickiness.
+    ("[pool.shop.stickiness]\nidle = \"1h\"", "stickiness.mode: is missing"),
+    ("[pool.shop.stickiness]\nmode = \"off\"\nidle = \"8d\"", "\"8d\" is out of range; write \"1s\" to \"7d\""),
+    ("[pool.shop.stickiness]\nmode = \"off\"\nabsolute = \"1h\"", "\"1h\" is shorter than idle, which is \"1d\""),
+    ("[pool.shop.stickiness]\nmode = \"off\"\ncookie = \"a=b\"", "\"a=b\" is not a cookie name"),
+    ("[pool.shop.stickiness]\nmode = \"off\"\nsame_site = \"none\"\nsecure = \"never\"", "\"none\" is dropped by browsers"),
+    ("[pool.shop.stickiness]\nmode = \"off\"\npartitioned = true\nsecure = \"never\"", "partitioned: is dropped by browsers"),
+    ("[pool.shop.stickiness]\nmode = \"off\"\ncookie = \"__Host-a\"\ndomain = \"a.test\"", "begins with __Host-"),
+    // The node.
+    ("[session_keys]\nfile = \"no.keys\"", "file: /nowhere/no.keys cannot be read: No such file or directory"),
+    ("[session_keys]\nfile = \"/\"", "/ cannot be read: Is a directory"),
+    ("[admin]\naddress = \"0.0.0.0:9900\"", "0.0.0.0:9900 can be reached from other machines, by anyone"),
+    ("[admin]\naddress = \"127.0.0.1:8080\"", "is already taken by the listener \"127.0.0.1:8080\""),
+    ("[admin]\naddress = \"unix:\"", "\"unix:\" is not an IP address with a port, or a socket"),
+    ("[admin]\ntoken_file = \"no.token\"", "token_file: /nowhere/no.token cannot be read"),
+];
+
+#[test]
+fn every_mistake_gives_one_error_that_says_what_to_write() {
+    let mut failed = String::new();
+    for (text, expected) in MISTAKES {
+        let found = problems(&good_and(text));
+        if found.len() != 1 || !found[0].contains(expected) || found[0].ends_with("; ") {
+            failed.push_str(&format!("{text}\ngives {found:#?}\nnot {expected}\n\n"));
+        }
+    }
+    assert!(failed.is_empty(), "{failed}");
+}
+
+#[test]
+fn what_is_wrong_is_not_called_missing_too() {
+    let listener = problems("[[listener]]\naddress = 1\n");
+    assert_eq!(listener.len(), 1, "{listener:?}");
+    let pool =
+        problems(&GOOD.replace("[pool.shop]", "[pool]\nshop = 1").replace("[[pool.shop.target]]", "[x]"));
+    assert!(pool.iter().all(|problem| !problem.contains("no pool")), "{pool:?}");
+}
+
+#[test]
+fn everything_has_a_default_but_addresses() {
+    let config = compiled(GOOD).unwrap();
+    assert_eq!(config.listeners[0].name.as_ref(), "127.0.0.1:8080");
+    assert_eq!(config.listeners[0].allow.len(), 2);
+    assert_eq!(config.routes[0].path.as_ref(), "/");
+    assert_eq!(config.admin.unwrap().address, AdminAddress::Tcp("127.0.0.1:9900".parse().unwrap()));
+    let pool = &config.pools[0];
+    assert_eq!((pool.targets[0].zone.as_ref(), pool.targets[0].weight), ("-", 1));
+    assert!(matches!(&pool.health.probe, Probe::Http { path, .. } if &**path == "/"));
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn a_short_interval_shortens_the_default_timeout() {
+    let config = compiled(&good_and("[pool.shop.health]\ninterval = \"1s\"")).unwrap();
+    assert_eq!(config.pools[0].health.timeout, seconds(1));
+}
+
+#[test]
+fn routes_refer_to_pools_by_the_order_of_their_names() {
+    let text = good_and(
+        "[[pool.app.target]]\naddress = \"127.0.0.1:9002\"\n[[route]]\nhost = \"*.A.test\"\npool = \"app\"",
+    );
+    let config = compiled(&text).unwrap();
+    let names: Vec<_> = config.pools.iter().map(|pool| pool.name.as_ref()).collect();
+    assert_eq!(names, ["app", "shop"]);
+    let pool = |route: usize| match &config.routes[route].action {
+        Action::Pools(pools) => pools[0].pool,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((pool(0), pool(1)), (1, 0));
+    assert_eq!(config.routes[1].host, Some(HostPattern::Wildcard(".a.test".into())));
+}
+
+#[test]
+fn the_command_line_wins_over_the_files_zone() {
+    let zone = |text: &str| {
+        let overrides = Overrides { zone: Some(text.to_owned()) };
+        let config = compile(&format!("zone = \"az-a\"{GOOD}"), Path::new(""), &overrides);
+        config.map(|config| config.zone.unwrap().to_string()).map_err(|problems| problems[0].what.clone())
+    };
+    assert_eq!(zone("az-b"), Ok("az-b".to_owned()));
+    assert_eq!(zone("a/b"), Err("\"a/b\" is not a name (from --zone or SELVEDGE_ZONE)".to_owned()));
+}
+
+/// The warnings for a second pool `app` whose routes and cookie are given, beside a sticky pool `shop` on a.test.
+fn cookie_warnings(app: &str, shop: &str) -> Vec<String> {
+    let text = format!(
+        "{}{shop}\n[pool.app.stickiness]\nmode = \"lb_cookie\"\n{app}",
+        GOOD.replace("[pool.shop]", "host = \"a.test\"\n[pool.shop.stickiness]\nmode = \"lb_cookie\"")
+    );
+    let text = format!("{text}\n[[pool.app.target]]\naddress = \"127.0.0.1:9002\"\n");
+    let warnings = compiled(&text).unwrap().warnings;
+    warnings.into_iter().filter(|warning| !warning.starts_with("session_keys.file")).collect()
+}
+
+#[test]
+fn pools_on_one_host_with_one_cookie_are_warned_of() {
+    let route = |host: &str| format!("[[route]]\npath = \"/app\"\npool = \"app\"\n{host}");
+    for host in ["host = \"a.test\"", "host = \"*.test\"", ""] {
+        let warnings = cookie_warnings(&route(host), "");
+        assert_eq!(warnings.len(), 1, "{host}: {warnings:?}");
+        assert!(warnings[0].contains("each ends the other's sessions"), "{warnings:?}");
+    }
+    assert_eq!(cookie_warnings(&route("host = \"b.test\""), ""), [""; 0]);
+    assert_eq!(cookie_warnings(&format!("cookie = \"APP\"\n{}", route("")), ""), [""; 0]);
+    let wide = format!("domain = \"test\"\n{}", route("host = \"b.test\""));
+    assert_eq!(cookie_warnings(&wide, "").len(), 1, "its domain covers the other host");
+}
+
+#[test]
+fn a_domain_that_is_not_that_of_the_host_is_warned_of() {
+    let route = "[[route]]\npool = \"app\"\nhost = \"b.test\"";
+    let warnings = cookie_warnings(&format!("domain = \"c.test\"\n{route}"), "");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].starts_with("pool.app.stickiness.domain: browsers refuse"), "{warnings:?}");
+}
+
+#[test]
+fn sessions_without_a_key_file_and_unused_pools_are_warned_of() {
+    let text = GOOD.replace(
+        "pool = \"shop\"\n[pool.shop]",
+        "respond = { status = 200 }\n[pool.shop.stickiness]\nmode = \"lb_cookie\"",
+    );
+    let warnings = compiled(&text).unwrap().warnings;
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].starts_with("pool.shop: no route leads to it"), "{warnings:?}");
+    assert!(warnings[1].starts_with("session_keys.file: not set"), "{warnings:?}");
 }

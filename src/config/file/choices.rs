@@ -27,21 +27,22 @@ pub(in crate::config) enum Scheme {
 }
 
 macro_rules! choices {
-    ($(choice $type:ty { $($word:literal => $value:expr,)+ } $(later { $($later:literal),+ })?)+) => {$(
+    ($(choice $type:ty { $first:literal => $first_value:expr, $($word:literal => $value:expr,)* } $(later { $($later:literal),+ })?)+) => {$(
         impl Text for $type {
             const KIND: &'static str = "one of the choices here";
-            const WRITE: &'static str = concat!("write one of" $(, " \"", $word, "\"")+);
+            const WRITE: &'static str = concat!("write \"", $first, "\"" $(, " or \"", $word, "\"")*);
 
             fn parse(text: &str) -> Result<Self, Wrong> {
                 match text {
-                    $($word => return Ok($value),)+
+                    $first => return Ok($first_value),
+                    $($word => return Ok($value),)*
                     $($($later)|+ => {
                         let what = format!("{text:?} is not supported by this version");
                         return Err(Wrong::new(what, Self::WRITE));
                     })?
                     _ => {}
                 }
-                match nearest(text, &[$($word),+]) {
+                match nearest(text, &[$first $(, $word)*]) {
                     Some(near) => {
                         let what = format!("{} is not {}", quoted(text), Self::KIND);
                         Err(Wrong::new(what, format!("did you mean {near:?}?")))

@@ -44,20 +44,15 @@ pub(in crate::config) struct At<T> {
 }
 
 /// What the file says for one key.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(in crate::config) enum Field<T> {
     /// Nothing.
+    #[default]
     Absent,
     /// Something of a wrong form, already noted.
     Wrong,
     /// This.
     Given(At<T>),
-}
-
-impl<T> Default for Field<T> {
-    fn default() -> Self {
-        Self::Absent
-    }
 }
 
 impl<T> Field<T> {
@@ -120,6 +115,14 @@ impl Problems {
         });
     }
 
+    /// Whether something below this table is wrong.
+    pub(in crate::config) fn concern(&self, table: &Place) -> bool {
+        let below = |problem: &Problem| {
+            problem.key.strip_prefix(&table.key).is_some_and(|rest| rest.starts_with('.'))
+        };
+        self.0.iter().any(below)
+    }
+
     pub(in crate::config) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -151,7 +154,7 @@ pub(super) fn read<T: FromToml + Default>(text: &str) -> Result<(T, Problems), P
     let document = DeTable::parse(text).map_err(|error| Problem {
         line: error.span().map(|span| reader.line(span.start)),
         key: String::new(),
-        what: format!("not valid TOML: {}", error.message()),
+        what: format!("not valid TOML: {}", error.message().replace('\n', " ")),
         hint: "correct the syntax; everything else is checked after that".to_owned(),
     })?;
     let file = T::read(DeValue::Table(document.into_inner()), &Place::default(), &mut reader);

@@ -88,9 +88,9 @@ text! {
         units::parse_duration;
     Percent: "a percentage", r#"write a number and a percent sign, such as "50%""#, units::parse_percent;
     IpNet: "a range of addresses", r#"write it such as "10.0.0.0/8", "2001:db8::/32" or "192.0.2.7""#, parse_net;
-    SocketAddr: "an address with a port", r#"write it such as "127.0.0.1:8080" or "[::1]:8080""#,
+    SocketAddr: "an IP address with a port", r#"write it such as "127.0.0.1:8080" or "[::1]:8080""#,
         |text| text.parse().ok();
-    AdminAddress: "an address with a port or a socket", r#"write it such as "127.0.0.1:9900" or "unix:/run/selvedge.sock""#,
+    AdminAddress: "an IP address with a port, or a socket", r#"write it such as "127.0.0.1:9900" or "unix:/run/selvedge.sock""#,
         |text| match text.strip_prefix("unix:") {
             Some(path) => (!path.is_empty()).then(|| AdminAddress::Unix(path.into())),
             None => text.parse().ok().map(AdminAddress::Tcp),
