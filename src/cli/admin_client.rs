@@ -1,0 +1,225 @@
+//! How commands ask a running node: one request to its admin API, with a deadline and a bound.
+//!
+//! Plain HTTP/1.1 over TCP or a unix socket, one connection for each request. What the answers mean is up to the commands.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::{ConfigArguments, Failure};
+use crate::config::AdminAddress;
+use crate::config::units::Secret;
+
+/// For the whole exchange.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Of an answer: many thousand targets.
+const BODY_MAX: usize = 64 << 20;
+
+/// Which node to ask.
+#[derive(Debug, Args)]
+pub(super) struct AdminArguments {
+    /// Admin API: http://ADDRESS:PORT or unix:PATH [default: that of --config, else http://127.0.0.1:9900]
+    #[arg(long, value_name = "WHERE")]
+    admin: Option<Endpoint>,
+
+    /// File with the bearer token [default: that of --config]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+
+    /// Configuration of the node, to take both from
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Where an admin API listens, as somebody who wants to reach it writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Endpoint {
+    /// `http://HOST:PORT`; the authority is kept as written, as it goes into the Host field.
+    Http(String),
+    /// `unix:PATH`.
+    Unix(PathBuf),
+}
+
+/// An admin API that can be asked.
+pub(super) struct AdminClient {
+    endpoint: Endpoint,
+    token: Option<Secret>,
+}
+
+impl AdminArguments {
+    /// The client these arguments describe.
+    pub(super) fn client(&self) -> Result<AdminClient, Failure> {
+        let mut endpoint = Endpoint::Http("127.0.0.1:9900".to_owned());
+        let mut token = None;
+        if let Some(config) = &self.config {
+            let config = ConfigArguments { config: config.clone(), zone: None }.load()?;
+            let disabled = "the configuration has no admin API ([admin] enabled = false)";
+            let admin = config.admin.ok_or_else(|| Failure::Other(disabled.to_owned()))?;
+            endpoint = Endpoint::of(admin.address);
+            token = admin.token.map(|token| Secret::clone(&token));
+        }
+        if let Some(file) = &self.token_file {
+            let text = std::fs::read_to_string(file)
+                .map_err(|error| Failure::Other(format!("cannot read {}: {error}", file.display())))?;
+            token = Some(Secret::new(text.trim().to_owned()));
+        }
+        Ok(AdminClient { endpoint: self.admin.clone().unwrap_or(endpoint), token })
+    }
+}
+
+impl Endpoint {
+    /// Where to connect for an API that is bound to `address`: "all addresses" is reached through loopback.
+    fn of(address: AdminAddress) -> Self {
+        match address {
+            AdminAddress::Unix(path) => Self::Unix(path),
+            AdminAddress::Tcp(address) => {
+                let ip = match address.ip() {
+                    IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+                    IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                    ip => ip,
+                };
+                Self::Http(SocketAddr::new(ip, address.port()).to_string())
+            }
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:").filter(|path| !path.is_empty()) {
+            return Ok(Self::Unix(path.into()));
+        }
+        let authority = text.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+        let authority = authority.and_then(|text| text.parse::<http::uri::Authority>().ok());
+        match authority {
+            Some(authority) if authority.port_u16().is_some() && !authority.as_str().contains('@') => {
+                Ok(Self::Http(authority.to_string()))
+            }
+            _ => Err("write http://ADDRESS:PORT or unix:PATH".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(authority) => write!(f, "http://{authority}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl AdminClient {
+    /// The body of the answer to `GET path`. Anything but a 200 is a failure that says what to do.
+    pub(super) fn get(&self, path: &str) -> Result<Bytes, Failure> {
+        let failure = |what: String| Failure::Other(format!("admin API at {}: {what}", self.endpoint));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| failure(format!("cannot start: {error}")))?;
+        let answer =
+            runtime.block_on(async { tokio::time::timeout(DEADLINE, self.connect_and_get(path)).await });
+        // A name lookup that hangs must not hold up the exit.
+        runtime.shutdown_background();
+        let (status, body) = match answer {
+            Ok(answer) => answer.map_err(failure)?,
+            Err(_) => return Err(failure(format!("no answer within {} s", DEADLINE.as_secs()))),
+        };
+        match status {
+            StatusCode::OK => Ok(body),
+            StatusCode::UNAUTHORIZED => {
+                Err(failure("it wants another token; give --token-file or --config".to_owned()))
+            }
+            _ => Err(failure(format!(
+                "it answered {status} to GET {path}; is this the admin API of selvedge?"
+            ))),
+        }
+    }
+
+    async fn connect_and_get(&self, path: &str) -> Result<(StatusCode, Bytes), String> {
+        let unreachable = |error: std::io::Error| {
+            format!("{error}; is the node running, and is this the address in its [admin]?")
+        };
+        match &self.endpoint {
+            Endpoint::Http(authority) => {
+                let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
+                self.get_over(stream, authority, path).await
+            }
+            Endpoint::Unix(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
+                self.get_over(stream, "localhost", path).await
+            }
+        }
+    }
+
+    async fn get_over(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        host: &str,
+        path: &str,
+    ) -> Result<(StatusCode, Bytes), String> {
+        let broken = |error: hyper::Error| format!("no usable answer: {error}");
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let exchange = async {
+            let mut request = Request::builder().method(Method::GET).uri(path);
+            request =
+                request.header(HOST, host).header(ACCEPT, "application/json").header(CONNECTION, "close");
+            if let Some(token) = &self.token {
+                request = request.header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
+            }
+            let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+            let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
+            let body = Limited::new(body, BODY_MAX).collect().await;
+            Ok((head.status, body.map_err(|error| format!("broken answer: {error}"))?.to_bytes()))
+        };
+        // The connection has to be driven for the exchange to go on; its own end says nothing that the exchange does not.
+        let driven = async {
+            let _ = connection.await;
+            std::future::pending::<()>().await
+        };
+        tokio::select! {
+            answer = exchange => answer,
+            () = driven => unreachable!("pending never ends"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_url_or_a_socket() {
+        let parse = |text: &str| text.parse::<Endpoint>().ok();
+        let http = |authority: &str| Some(Endpoint::Http(authority.to_owned()));
+        assert_eq!(parse("http://127.0.0.1:9900"), http("127.0.0.1:9900"));
+        assert_eq!(parse("http://[::1]:9900/"), http("[::1]:9900"));
+        assert_eq!(parse("http://localhost:9900"), http("localhost:9900"));
+        assert_eq!(parse("unix:/run/s.sock"), Some(Endpoint::Unix("/run/s.sock".into())));
+        for text in ["", "127.0.0.1:9900", "https://a:1", "http://a", "http://a:1/x", "http://u@a:1", "unix:"]
+        {
+            assert_eq!(parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_api_on_all_addresses_is_reached_through_loopback() {
+        let of = |address: &str| Endpoint::of(AdminAddress::Tcp(address.parse().unwrap())).to_string();
+        assert_eq!(of("0.0.0.0:9900"), "http://127.0.0.1:9900");
+        assert_eq!(of("[::]:9900"), "http://[::1]:9900");
+        assert_eq!(of("10.0.0.1:9900"), "http://10.0.0.1:9900");
+    }
+}

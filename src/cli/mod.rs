@@ -1,0 +1,136 @@
+//! The command line: arguments in, exit code out.
+//!
+//! One file for each command. A command returns what went wrong and prints nothing about it: only [`run`] here turns an
+//! error into lines on standard error and an exit code, so that all commands fail alike.
+//!
+//! | exit code | meaning |
+//! | --- | --- |
+//! | 0 | done |
+//! | 1 | could not be done: one line on standard error says why |
+//! | 2 | the arguments are wrong |
+//! | 78 | the configuration is wrong: every mistake is on standard error (`EX_CONFIG` of `sysexits.h`) |
+
+mod admin_client;
+mod check;
+mod keys;
+mod run;
+mod status;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{ErrorKind, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigErrors, Overrides};
+
+/// A session-aware layer-7 load balancer.
+#[derive(Debug, Parser)]
+#[command(name = "selvedge", version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// `selvedge --config FILE` is `selvedge run --config FILE`.
+    #[command(flatten)]
+    run: Option<ConfigArguments>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve, until SIGTERM or SIGINT
+    Run(ConfigArguments),
+    /// Report everything that is wrong with a configuration, and start nothing
+    Check(ConfigArguments),
+    /// Show pools, zones and targets of a running node
+    Status(status::Arguments),
+    /// Session keys
+    #[command(subcommand)]
+    Keys(keys::Command),
+}
+
+/// Which configuration, and what wins over it.
+#[derive(Debug, Args)]
+struct ConfigArguments {
+    /// Configuration file, in TOML
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+
+    /// Availability zone of this node; wins over SELVEDGE_ZONE, which wins over the file
+    #[arg(long, value_name = "ZONE")]
+    zone: Option<String>,
+}
+
+/// Why a command did not do what it is for.
+enum Failure {
+    /// Exit code 78.
+    Config(ConfigErrors),
+    /// Exit code 1.
+    Other(String),
+}
+
+/// Runs the command that `args` (the first being the program's name) stand for.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(args) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Nobody is left to tell when this cannot be printed. The code is 0 for --help and --version, else 2.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    let result = match (arguments.command, arguments.run) {
+        (Some(Command::Run(config)), _) | (None, Some(config)) => run::run(&config),
+        (Some(Command::Check(config)), _) => check::run(&config),
+        (Some(Command::Status(arguments)), _) => status::run(&arguments),
+        (Some(Command::Keys(command)), _) => keys::run(&command),
+        (None, None) => Err(Failure::Other("no command; see selvedge --help".to_owned())),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+impl ConfigArguments {
+    /// The configuration, checked.
+    fn load(&self) -> Result<Config, Failure> {
+        let from_environment = || std::env::var("SELVEDGE_ZONE").ok().filter(|zone| !zone.is_empty());
+        let zone = self.zone.clone().or_else(from_environment);
+        Config::load(&self.config, &Overrides { zone }).map_err(Failure::Config)
+    }
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Config(_) => ExitCode::from(78),
+            Self::Other(_) => ExitCode::FAILURE,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(errors) => errors.fmt(f),
+            Self::Other(message) => write!(f, "selvedge: {message}"),
+        }
+    }
+}
+
+/// Writes the result of a command to standard output. A reader that has left (`| head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Other(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
