@@ -1,7 +1,8 @@
 //! `FileConfig` → `Config`: each rule stated once, all mistakes collected.
 //!
-//! A function here takes a table of the file and returns the checked value, or a stand-in where something was wrong: the problem is noted, and nothing with a problem is ever returned
-//! by [`load`]. So every function goes on to the end, and one run shows every mistake.
+//! A function here takes a table of the file and returns the checked value, or a stand-in where something was wrong:
+//! the problem is noted, and [`load`] never returns anything that has one. So every function goes on to the end, and
+//! one run shows every mistake.
 
 mod listeners;
 mod pools;

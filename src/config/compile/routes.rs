@@ -235,5 +235,6 @@ fn conditions(route: &Route) -> String {
     parts.extend(sources.iter().map(|net| format!("{:?}", net.trunc())));
     parts.sort();
     parts.dedup();
-    format!("{host:?} {path:?} {parts:?}")
+    // "/a" and "/a/" match alike.
+    format!("{host:?} {:?} {parts:?}", path.strip_suffix('/').unwrap_or(path))
 }

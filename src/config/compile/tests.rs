@@ -134,6 +134,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[[route]]\nquery = [{ name = \"\" }]\npool = \"shop\"", "query[0].name: is missing"),
     ("[[route]]\nsources = [\"10.0.0.0/40\"]\npool = \"shop\"", "sources[0]: \"10.0.0.0/40\" is not a range of addresses"),
     ("[[route]]\npool = \"shop\"", "9 route[1]: never wins: the route in line 4 has the same conditions"),
+    ("[[route]]\npath = \"/a\"\npool = \"shop\"\n[[route]]\npath = \"/a/\"\npool = \"shop\"", "12 route[2]: never wins: the route in line 9"),
     ("[[route]]\npath = \"/a\"\nredirect = {}", "leads back to the same address"),
     ("[[route]]\npath = \"/a\"\nredirect = { status = 304, path = \"/b\" }", "304 is not a status that can be sent here"),
     ("[[route]]\npath = \"/a\"\nredirect = { host = \"a b\" }", "\"a b\" is not a host"),
