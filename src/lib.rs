@@ -1,7 +1,10 @@
 #![doc = include_str!("README.md")]
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod lifecycle;
 pub mod pool;
+pub mod proxy;
+pub mod server;
 pub mod telemetry;

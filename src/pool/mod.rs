@@ -19,7 +19,7 @@ use dashmap::DashMap;
 use crate::config;
 pub use counters::{Counter, Histogram, Lanes, PoolLane, TargetLane, WorkerLane};
 pub use outcome::{Failure, Refusal, Verdict};
-pub use queue::WaitQueue;
+pub use queue::{Line, WaitQueue};
 pub use snapshot::{AdminState, HealthState, Member, Snapshot, Status, Target};
 pub use target::{TargetId, TargetState};
 
@@ -66,7 +66,8 @@ impl Pool {
     /// Makes `snapshot` the view of every request that starts from now on, and lets waiting requests look again.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
-        self.queue.wake_all();
+        self.queue.line.wake_all();
+        self.snapshot.load().targets.iter().for_each(|target| target.state.line.wake_all());
     }
 
     /// Whether one more retry fits the budget; if so it is taken, and must be given back with [`Pool::end_retry`].

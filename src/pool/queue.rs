@@ -1,70 +1,87 @@
-//! A bounded line of requests that wait for a target.
+//! Bounded lines of requests that wait for a target.
 //!
-//! Requests of all workers stand in one line per pool, first come, first served. It costs a request nothing while
-//! nobody waits: one relaxed load when a request ends. It does not know why somebody waits, nor for how long: the
-//! waiting request brings its own deadline.
+//! Requests of all workers stand in one line per pool, first come, first served; a session that is bound to a full
+//! target stands in that target's own line, because no other turn is of use to it. Both count against one bound. Waiting
+//! costs the others nothing while nobody waits: one relaxed load when a request ends. A line does not know why somebody
+//! waits, nor for how long: the request brings its own deadline.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// The line of one pool.
+/// The bound of a pool's lines, and the line of those that any target would serve.
 pub struct WaitQueue {
     length: usize,
+    waiting: AtomicUsize,
+    /// Requests that any target would serve.
+    pub line: Line,
+}
+
+/// One line.
+#[derive(Default)]
+pub struct Line {
     waiting: AtomicUsize,
     notify: Notify,
 }
 
-/// A place in the line; dropping it gives the place up.
+/// A place in a line; dropping it gives the place up.
 pub struct Place<'a> {
     queue: &'a WaitQueue,
+    line: &'a Line,
 }
 
 impl WaitQueue {
-    /// A line that holds `length` requests.
+    /// Lines that hold `length` requests together.
     pub fn new(length: usize) -> Self {
-        Self { length, waiting: AtomicUsize::new(0), notify: Notify::new() }
+        Self { length, waiting: AtomicUsize::new(0), line: Line::default() }
     }
 
-    /// Takes a place; `None` when the line is full.
-    pub fn join(&self) -> Option<Place<'_>> {
-        self.waiting
-            .try_update(SeqCst, SeqCst, |now| (now < self.length).then_some(now + 1))
-            .is_ok()
-            .then_some(Place { queue: self })
+    /// Takes a place in `line`, which is the pool's own or that of one of its targets; `None` when the bound is reached.
+    pub fn join<'a>(&'a self, line: &'a Line) -> Option<Place<'a>> {
+        self.waiting.try_update(SeqCst, SeqCst, |now| (now < self.length).then_some(now + 1)).ok()?;
+        line.waiting.fetch_add(1, SeqCst);
+        Some(Place { queue: self, line })
     }
 
-    /// Requests that wait now.
+    /// Requests that wait now, in all lines.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(SeqCst)
+    }
+}
+
+impl Line {
+    /// Requests that wait in this line.
     pub fn waiting(&self) -> usize {
         self.waiting.load(SeqCst)
     }
 
-    /// A request has ended somewhere: the first in line may look for a target.
-    pub fn wake_one(&self) {
-        if self.waiting() > 0 {
+    /// A request has ended: the first in line may look for a target. False when nobody waits.
+    pub fn wake_one(&self) -> bool {
+        let somebody = self.waiting() > 0;
+        if somebody {
             self.notify.notify_one();
         }
+        somebody
     }
 
-    /// The pool has changed: everybody may look.
+    /// Things have changed: everybody in line may look.
     pub fn wake_all(&self) {
         self.notify.notify_waiters();
     }
 }
 
 impl<'a> Place<'a> {
-    /// Completes at this place's turn. Poll it (or `enable` it) before looking for a target, or a wake-up between the
-    /// look and the wait is lost.
+    /// Completes at this place's turn. `enable` it before looking for a target, or a turn that comes between the look
+    /// and the wait is lost.
     pub fn turn(&self) -> Notified<'a> {
-        self.queue.notify.notified()
+        self.line.notify.notified()
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
+        self.line.waiting.fetch_sub(1, SeqCst);
         self.queue.waiting.fetch_sub(1, SeqCst);
-        // A turn that this place was given but did not use belongs to the next one.
-        self.queue.wake_one();
     }
 }

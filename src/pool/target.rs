@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::counters::{Lanes, TargetLane};
+use super::queue::Line;
 use crate::config::ZoneName;
 
 /// Identity of a target: the same on every node, after every restart, wherever in a list the target stands.
@@ -48,6 +49,8 @@ pub struct TargetState {
     pub name: String,
     /// Requests sent and not yet answered to the last byte.
     in_flight: AtomicU32,
+    /// Sessions bound to this target that wait for it because it is full.
+    pub line: Line,
     /// Counters, one lane for each worker.
     pub lanes: Lanes<TargetLane>,
 }
@@ -56,7 +59,15 @@ impl TargetState {
     /// A target nobody has seen before.
     pub fn new(id: TargetId, zone: ZoneName, address: SocketAddr, workers: usize) -> Self {
         let name = format!("{zone}/{address}");
-        Self { id, zone, address, name, in_flight: AtomicU32::new(0), lanes: Lanes::new(workers) }
+        Self {
+            id,
+            zone,
+            address,
+            name,
+            in_flight: AtomicU32::new(0),
+            line: Line::default(),
+            lanes: Lanes::new(workers),
+        }
     }
 
     /// Requests in flight.
@@ -64,12 +75,14 @@ impl TargetState {
         self.in_flight.load(Relaxed)
     }
 
-    /// Counts one more request in flight unless that would be more than `limit`.
-    pub fn begin(&self, limit: u32) -> bool {
+    /// Counts one more request in flight unless that would be more than `limit`, of which `reserved` places belong to
+    /// requests that came earlier.
+    pub fn begin(&self, limit: u32, reserved: u32) -> bool {
         if limit == u32::MAX {
             self.in_flight.fetch_add(1, Relaxed);
             return true;
         }
+        let limit = limit.saturating_sub(reserved);
         self.in_flight.try_update(Relaxed, Relaxed, |now| (now < limit).then_some(now + 1)).is_ok()
     }
 

@@ -1,0 +1,216 @@
+//! Deadlines of a worker: one array of due times, swept every 10 ms.
+//!
+//! A connection moves its deadline with every request and every read, and nearly none ever comes due. So moving one is
+//! a store into an array, and only the sweep, which is linear and touches four bytes per connection, looks at the
+//! clock. Deadlines are therefore up to 20 ms late, never early. Not for precise timing.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::Notify;
+
+/// Between two sweeps.
+const TICK: Duration = Duration::from_millis(10);
+const NEVER: u32 = u32::MAX;
+
+/// All deadlines of a worker, and its coarse clock.
+pub(crate) struct Deadlines {
+    start: Instant,
+    /// Ticks since `start`, as of the last sweep.
+    now: Cell<u32>,
+    slots: RefCell<Slots>,
+    /// Wakes the sweep when the first deadline appears.
+    first: Notify,
+}
+
+#[derive(Default)]
+struct Slots {
+    due: Vec<u32>,
+    wakers: Vec<Option<Waker>>,
+    free: Vec<u32>,
+}
+
+/// One deadline, not set at first.
+pub(crate) struct Deadline {
+    all: Rc<Deadlines>,
+    slot: u32,
+}
+
+/// A deadline has passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Elapsed;
+
+impl Deadlines {
+    pub(crate) fn new() -> Rc<Self> {
+        Rc::new(Self {
+            start: Instant::now(),
+            now: Cell::new(0),
+            slots: RefCell::default(),
+            first: Notify::new(),
+        })
+    }
+
+    /// A deadline of its own for somebody who waits.
+    pub(crate) fn register(self: &Rc<Self>) -> Deadline {
+        let mut slots = self.slots.borrow_mut();
+        if slots.free.len() == slots.due.len() {
+            self.now.set(self.ticks());
+            self.first.notify_one();
+        }
+        let slot = slots.free.pop().unwrap_or_else(|| {
+            slots.due.push(NEVER);
+            slots.wakers.push(None);
+            slots.due.len() as u32 - 1
+        });
+        Deadline { all: self.clone(), slot }
+    }
+
+    /// Seconds since 1970.
+    pub(crate) fn unix_seconds(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    }
+
+    /// Ticks of 10 ms since the worker started, as of the last sweep.
+    pub(crate) fn coarse_ticks(&self) -> u32 {
+        self.now.get()
+    }
+
+    /// Ticks that `duration` lasts.
+    pub(crate) fn ticks_of(duration: Duration) -> u32 {
+        u32::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(NEVER / 2).min(NEVER / 2)
+    }
+
+    /// Sweeps for as long as the worker lives.
+    pub(crate) async fn sweep(self: Rc<Self>) {
+        loop {
+            if self.idle() {
+                self.first.notified().await;
+            }
+            tokio::time::sleep(TICK).await;
+            self.now.set(self.ticks());
+            self.wake(|due, now| due <= now);
+        }
+    }
+
+    /// Wakes everybody who waits, as when the worker stops and idle connections must look up.
+    pub(crate) fn wake_everyone(&self) {
+        self.wake(|_, _| true);
+    }
+
+    fn idle(&self) -> bool {
+        let slots = self.slots.borrow();
+        slots.free.len() == slots.due.len()
+    }
+
+    fn wake(&self, due: impl Fn(u32, u32) -> bool) {
+        let now = self.now.get();
+        let mut slots = self.slots.borrow_mut();
+        let Slots { due: times, wakers, .. } = &mut *slots;
+        for (time, waker) in times.iter().zip(wakers) {
+            if due(*time, now) {
+                if let Some(waker) = waker.take() {
+                    waker.wake();
+                }
+            }
+        }
+    }
+
+    fn ticks(&self) -> u32 {
+        (self.start.elapsed().as_millis() / TICK.as_millis()) as u32
+    }
+}
+
+impl Deadline {
+    /// Comes due after `duration` from now.
+    pub(crate) fn set(&self, duration: Duration) {
+        // One tick for the one that is under way: never early.
+        let due = self.all.now.get().saturating_add(Deadlines::ticks_of(duration)).saturating_add(1);
+        self.all.slots.borrow_mut().due[self.slot as usize] = due.min(NEVER - 1);
+    }
+
+    /// Never comes due.
+    pub(crate) fn clear(&self) {
+        self.all.slots.borrow_mut().due[self.slot as usize] = NEVER;
+    }
+
+    /// Whether it will ever come due.
+    pub(crate) fn is_set(&self) -> bool {
+        self.all.slots.borrow().due[self.slot as usize] != NEVER
+    }
+
+    /// Ready once the deadline has passed, and until it is set anew.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Elapsed> {
+        let mut slots = self.all.slots.borrow_mut();
+        if slots.due[self.slot as usize] <= self.all.now.get() {
+            return Poll::Ready(Elapsed);
+        }
+        match &mut slots.wakers[self.slot as usize] {
+            Some(waker) if waker.will_wake(cx.waker()) => {}
+            waker => *waker = Some(cx.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Runs `future` for at most `duration`.
+    pub(crate) async fn limit<F: Future>(&self, duration: Duration, future: F) -> Result<F::Output, Elapsed> {
+        self.set(duration);
+        let mut future = pin!(future);
+        let result = std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            self.poll(cx).map(Err)
+        })
+        .await;
+        self.clear();
+        result
+    }
+}
+
+impl Drop for Deadline {
+    fn drop(&mut self) {
+        let mut slots = self.all.slots.borrow_mut();
+        slots.due[self.slot as usize] = NEVER;
+        slots.wakers[self.slot as usize] = None;
+        slots.free.push(self.slot);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(test: impl Future<Output = ()> + 'static) {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .unwrap();
+        runtime.block_on(test);
+    }
+
+    #[test]
+    fn a_deadline_is_never_early_and_little_late() {
+        run(async {
+            let all = Deadlines::new();
+            tokio::task::spawn_local(all.clone().sweep());
+            let deadline = all.register();
+            let start = Instant::now();
+            assert!(deadline.limit(Duration::from_millis(50), std::future::pending::<()>()).await.is_err());
+            assert!(start.elapsed() >= Duration::from_millis(50));
+            assert!(deadline.limit(Duration::from_secs(60), async { 7 }).await == Ok(7));
+        });
+    }
+
+    #[test]
+    fn a_slot_is_used_again() {
+        let all = Deadlines::new();
+        let first = all.register();
+        drop(first);
+        let _second = all.register();
+        assert_eq!(all.slots.borrow().due.len(), 1);
+    }
+}

@@ -1,0 +1,179 @@
+//! Why a request has no answer of a target: what, whose fault, and the page that says so.
+//!
+//! One `match` from error to status. The page is text, JSON or HTML as the client prefers, and carries the request's id
+//! so that a user's report can be found in the log. It never says which target failed: that is for the log.
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderValue};
+
+use super::body::{Answer, Body};
+use crate::pool::{Failure, Refusal};
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) enum ProxyError {
+    /// The client's fault.
+    Refused(Refusal),
+    /// The client has left; nobody reads the answer.
+    ClientGone,
+    /// No target takes requests, and none did within the queue's deadline.
+    NoTarget,
+    /// Every target is full and so is the queue.
+    QueueFull,
+    /// Every target stayed full for the queue's deadline.
+    QueueTimeout,
+    /// A target's fault.
+    Target {
+        failure: Failure,
+        /// `zone/address`.
+        target: String,
+        /// In words, for the log.
+        why: String,
+    },
+}
+
+impl ProxyError {
+    pub(crate) fn refused(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+
+    pub(crate) fn client_gone() -> Self {
+        Self::ClientGone
+    }
+
+    pub(crate) fn target(failure: Failure, target: String, why: String) -> Self {
+        Self::Target { failure, target, why }
+    }
+
+    /// Status, short code for machines, sentence for people.
+    fn describe(&self) -> (StatusCode, &'static str, &'static str) {
+        use Refusal as R;
+        match self {
+            Self::Refused(refusal) => match refusal {
+                R::NoRoute => (StatusCode::NOT_FOUND, "no_route", "Nothing is served at this address."),
+                R::Method => (StatusCode::METHOD_NOT_ALLOWED, "method", "This method is not allowed here."),
+                R::Version => (
+                    StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+                    "version",
+                    "This version of HTTP is not supported.",
+                ),
+                R::Expectation => {
+                    (StatusCode::EXPECTATION_FAILED, "expectation", "Only 100-continue can be expected.")
+                }
+                R::HeadTooLarge => (
+                    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                    "head_too_large",
+                    "The request has too many or too large header fields, or too many cookies.",
+                ),
+                R::TargetTooLong => (StatusCode::URI_TOO_LONG, "target_too_long", "The address is too long."),
+                R::BodyTooLarge => {
+                    (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "The request is too large.")
+                }
+                R::TransferCoding => (
+                    StatusCode::NOT_IMPLEMENTED,
+                    "transfer_coding",
+                    "Only the chunked transfer coding is supported.",
+                ),
+                R::HeadTimeout | R::BodyTimeout => {
+                    (StatusCode::REQUEST_TIMEOUT, refusal.as_str(), "The request did not arrive in time.")
+                }
+                _ => (StatusCode::BAD_REQUEST, refusal.as_str(), "The request is malformed."),
+            },
+            Self::ClientGone => (StatusCode::BAD_REQUEST, "client_gone", "The client has left."),
+            Self::NoTarget => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no_target",
+                "The service is not available. Please try again.",
+            ),
+            Self::QueueFull | Self::QueueTimeout => {
+                (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The service is busy. Please try again.")
+            }
+            Self::Target { failure: Failure::FirstByteTimeout | Failure::ConnectTimeout, .. } => {
+                (StatusCode::GATEWAY_TIMEOUT, "target_timeout", "The service did not answer in time.")
+            }
+            Self::Target { .. } => (
+                StatusCode::BAD_GATEWAY,
+                "target_failed",
+                "The service gave no proper answer. Please try again.",
+            ),
+        }
+    }
+
+    /// The page for the client, in the form that `accept` prefers.
+    pub(crate) fn into_answer(self, accept: Option<&HeaderValue>, request_id: &HeaderValue) -> Answer {
+        let (status, code, message) = self.describe();
+        let id = request_id.to_str().unwrap_or_default();
+        let mut headers = HeaderMap::new();
+        let (content_type, text) = match Form::preferred(accept) {
+            Form::Text => ("text/plain; charset=utf-8", text(status, message, id)),
+            Form::Json => ("application/json", json(status, code, message, id)),
+            Form::Html => ("text/html; charset=utf-8", html(status, message, id)),
+        };
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert("x-request-id", request_id.clone());
+        match status {
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::METHOD_NOT_ALLOWED => {
+                let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+                headers.insert(header::ALLOW, allowed);
+            }
+            _ => {}
+        }
+        Answer { status, headers, body: Body::Full(Bytes::from(text)), upgrade: None, record: None }
+    }
+}
+
+/// Form of an error page.
+enum Form {
+    Text,
+    Json,
+    Html,
+}
+
+impl Form {
+    /// The first of our forms that `Accept` names; text when it names none.
+    fn preferred(accept: Option<&HeaderValue>) -> Self {
+        let Some(accept) = accept.and_then(|value| value.to_str().ok()) else { return Self::Text };
+        for range in accept.split(',') {
+            match range.split(';').next().unwrap_or_default().trim() {
+                "text/html" | "application/xhtml+xml" => return Self::Html,
+                "application/json" | "application/problem+json" | "application/*" => return Self::Json,
+                "text/plain" => return Self::Text,
+                _ => {}
+            }
+        }
+        Self::Text
+    }
+}
+
+fn text(status: StatusCode, message: &str, id: &str) -> String {
+    format!("{} {}\n\n{message}\nRequest id: {id}\n", status.as_u16(), reason(status))
+}
+
+fn json(status: StatusCode, code: &str, message: &str, id: &str) -> String {
+    // Nothing here needs escaping: all but the id is ours, and the id is checked where it comes in.
+    format!(
+        "{{\"error\":{{\"status\":{},\"code\":\"{code}\",\"message\":\"{message}\",\"request_id\":\"{id}\"}}}}\n",
+        status.as_u16()
+    )
+}
+
+fn html(status: StatusCode, message: &str, id: &str) -> String {
+    let (code, reason) = (status.as_u16(), reason(status));
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width\">\n<meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>{code} {reason}</title>\n\
+         <style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;margin:15vh auto;padding:0 1rem}}\
+         small{{opacity:.75}}</style>\n\
+         <h1>{code} {reason}</h1>\n<p>{message}</p>\n<p><small>Request id: {id}</small></p>\n</html>\n"
+    )
+}
+
+fn reason(status: StatusCode) -> &'static str {
+    status.canonical_reason().unwrap_or_default()
+}

@@ -1,0 +1,452 @@
+//! One request, start to finish: the only place that knows the whole order.
+//!
+//! Find the route, read the session cookie, load the snapshot; then pick a target, send the attempt, try again or stop;
+//! then stamp the session cookie and record. Every stage is a call into the file of its name. Speaks the `http` crate's
+//! types: which protocol brought the request, and which one takes it on, is not known here.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
+
+use super::balance::{Choice, Pick};
+use super::body::{Answer, Body, RequestBody};
+use super::error::ProxyError;
+use super::http1::Inform;
+use super::request::Head;
+use super::retry::{Again, Retries};
+use super::session::{self, Bond};
+use super::upstream::{self, Attempt, Failed, InFlight, Upload};
+use super::worker::{PoolWorker, View};
+use super::{Worker, headers};
+use crate::config::{self, Action, StickinessMode, WeightedPool};
+use crate::pool::{Pool, Refusal, Verdict};
+
+/// The client of a connection.
+pub(crate) struct Peer {
+    pub(crate) origin: headers::Origin,
+    /// The cookie that the connection's last request brought, already opened.
+    remembered: std::cell::Cell<Option<Remembered>>,
+}
+
+#[derive(Clone, Copy)]
+struct Remembered {
+    pool: usize,
+    text: [u8; session::TEXT],
+    bond: Bond,
+}
+
+impl Peer {
+    pub(crate) fn new(listener: &config::Listener, address: SocketAddr) -> Self {
+        Self { origin: headers::Origin::new(listener, address), remembered: std::cell::Cell::new(None) }
+    }
+}
+
+/// Answers a request, by a target or else by a page of our own.
+pub(crate) async fn exchange(
+    worker: &'static Worker,
+    peer: &Peer,
+    inform: &Inform<'_>,
+    mut head: Head,
+    body: RequestBody,
+) -> Answer {
+    let id = headers::request_id(&peer.origin, &head.headers, &worker.random);
+    let accept = head.headers.get(header::ACCEPT).cloned();
+    let mut record = None;
+    match forward(worker, peer, inform, &mut head, body, &id, &mut record).await {
+        Ok(mut answer) => {
+            answer.record = record.map(|record| record.answered(answer.status));
+            answer
+        }
+        Err(error) => {
+            worker.report(&error, &id);
+            let mut answer = error.into_answer(accept.as_ref(), &id);
+            answer.record = record.map(|record| record.answered(answer.status));
+            answer
+        }
+    }
+}
+
+/// The answer to a request whose head was refused.
+pub(crate) fn refuse(worker: &Worker, refusal: Refusal) -> Answer {
+    let id = headers::fresh_request_id(&worker.random);
+    let error = ProxyError::Refused(refusal);
+    worker.report(&error, &id);
+    error.into_answer(None, &id)
+}
+
+async fn forward(
+    worker: &'static Worker,
+    peer: &Peer,
+    inform: &Inform<'_>,
+    head: &mut Head,
+    body: RequestBody,
+    id: &HeaderValue,
+    record: &mut Option<Record>,
+) -> Result<Answer, ProxyError> {
+    if head.path.as_str() == "*" || is_last_hop(head) {
+        return Ok(options());
+    }
+    let source = peer.origin.source(&head.headers);
+    let pools = match worker.routes.find(head, source) {
+        Some(Action::Pools(pools)) => pools,
+        Some(Action::Redirect(redirect)) => return redirected(redirect, head, peer),
+        Some(Action::Respond(respond)) => return Ok(responded(respond)),
+        None => return Err(ProxyError::Refused(Refusal::NoRoute)),
+    };
+    let session = read_session(worker, peer, pools, head);
+    let pool = worker.pool(session.pool);
+    *record = Some(Record::start(&pool));
+    let secure = peer.origin.is_secure(&head.headers);
+    session::hide(&mut head.headers, &pool.shared.config.stickiness.cookie);
+    headers::forward(&peer.origin, &worker.config.forwarding, head, id, &worker.random);
+
+    let upload = Upload::new(body, pool.shared.config.retry.max_body);
+    let (mut answer, landed) =
+        attempts(worker, &pool, inform, head, upload, session.bond.as_ref(), id).await?;
+
+    headers::backward(&worker.config.forwarding, &mut answer.headers);
+    session.stamp(worker, &pool, &landed, secure, &mut answer.headers);
+    Ok(answer)
+}
+
+/// Where a request was answered.
+struct Landed {
+    view: Rc<View>,
+    index: usize,
+    rehomed: bool,
+}
+
+/// Pick, send, try again: until a target answers, or nothing is left to do.
+async fn attempts(
+    worker: &'static Worker,
+    pool: &Rc<PoolWorker>,
+    inform: &Inform<'_>,
+    head: &Head,
+    mut upload: Upload,
+    bond: Option<&Bond>,
+    id: &HeaderValue,
+) -> Result<(Answer, Landed), ProxyError> {
+    let shared = &pool.shared;
+    let mut retries = Retries::new(shared, head);
+    let mut patience = Patience::new(worker, pool);
+    let mut view = pool.view();
+    let mut last_error = None;
+    loop {
+        let (index, rehomed) = match pick(worker, pool, &view, bond, &retries, &patience) {
+            Pick::Target { index, rehomed } => (index, rehomed),
+            full_or_none => {
+                // One round has failed everywhere: wait for the pool to change, then look again with open eyes.
+                patience.wait(&view, full_or_none, &mut last_error).await?;
+                if full_or_none == Pick::NoneLeft {
+                    retries.forgive();
+                }
+                view = pool.view();
+                continue;
+            }
+        };
+        let target = &view.snapshot.targets[index];
+        let upstream = view.upstreams[index].clone();
+        let in_flight = InFlight::begun(shared, &target.state);
+        let timeouts = &shared.config.timeouts;
+        let attempt = Attempt { worker, upstream, timeouts, head, inform };
+        match upstream::send(&attempt, upload, in_flight).await {
+            Ok(arrived) => {
+                let again = retries.after_status(&view.snapshot, index, arrived.status(), arrived.upload());
+                if again != Again::Yes {
+                    pool.count_refused(again);
+                    return Ok((arrived.into_answer(&attempt), Landed { view, index, rehomed }));
+                }
+                pool.lane().retries.bump();
+                upload = arrived.discard(&attempt);
+                upload.rewind();
+            }
+            Err(Failed { error, upload: returned }) => {
+                upload = returned;
+                worker.report_attempt(&error, &attempt.upstream, id);
+                let again = retries.after_failure(index, &error, &upload);
+                if again != Again::Yes {
+                    pool.count_refused(again);
+                    return Err(error.into_error(&attempt.upstream));
+                }
+                pool.lane().retries.bump();
+                last_error = error.touched().then(|| error.into_error(&attempt.upstream));
+                upload.rewind();
+            }
+        }
+    }
+}
+
+fn pick(
+    worker: &Worker,
+    pool: &PoolWorker,
+    view: &View,
+    bond: Option<&Bond>,
+    retries: &Retries,
+    patience: &Patience<'_>,
+) -> Pick {
+    let choice = Choice {
+        snapshot: &view.snapshot,
+        balance: pool.shared.config.balance,
+        bond,
+        tried: &retries.tried,
+        ahead: if patience.is_waiting() { 0 } else { pool.shared.queue.line.waiting() as u32 },
+    };
+    choice.pick(pool.turn(), worker.random.next())
+}
+
+/// How long a request waits for a target, over all its waits.
+struct Patience<'a> {
+    pool: &'a Rc<PoolWorker>,
+    since: Option<Instant>,
+    deadline: super::deadline::Deadline,
+}
+
+/// Between two looks at targets that all refused: nothing announces that one has come back before its next check.
+const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
+
+impl<'a> Patience<'a> {
+    fn new(worker: &Worker, pool: &'a Rc<PoolWorker>) -> Self {
+        Self { pool, since: None, deadline: worker.deadlines.register() }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// Waits for a turn, a change of the pool, or the end of patience.
+    async fn wait(
+        &mut self,
+        view: &View,
+        why: Pick,
+        last_error: &mut Option<ProxyError>,
+    ) -> Result<(), ProxyError> {
+        let shared = &self.pool.shared;
+        let line = match why {
+            Pick::OwnIsFull { index } => &view.snapshot.targets[index].state.line,
+            _ => &shared.queue.line,
+        };
+        let refused = |full: ProxyError, last_error: &mut Option<ProxyError>| {
+            self.pool.lane().queue_refused.bump();
+            let error = if why == Pick::NoneLeft { ProxyError::NoTarget } else { full };
+            Err(last_error.take().unwrap_or(error))
+        };
+        let Some(place) = shared.queue.join(line) else { return refused(ProxyError::QueueFull, last_error) };
+        let mut turn = pin!(place.turn());
+        turn.as_mut().enable();
+        if self.since.is_none() {
+            self.pool.lane().queued.bump();
+        }
+        let waited = self.since.get_or_insert_with(Instant::now).elapsed();
+        let left = shared.config.queue.timeout.saturating_sub(waited);
+        if left.is_zero() {
+            return refused(ProxyError::QueueTimeout, last_error);
+        }
+        // The view is from before we stood in line; what changed in between wakes nobody.
+        if !self.pool.is_current(view) {
+            return Ok(());
+        }
+        let nap = if why == Pick::NoneLeft { left.min(LOOK_AGAIN) } else { left };
+        let _ = self.deadline.limit(nap, turn).await;
+        Ok(())
+    }
+}
+
+/// A request's session, as its cookie tells.
+struct Session {
+    /// Index of the pool that serves the request.
+    pool: usize,
+    enabled: bool,
+    bond: Option<Bond>,
+}
+
+/// Reads the session cookie. Of a weighted route, the pool whose cookie it is serves the request; without a session the
+/// weights decide.
+fn read_session(worker: &Worker, peer: &Peer, pools: &[WeightedPool], head: &Head) -> Session {
+    let now = worker.deadlines.unix_seconds();
+    let mut worst = Verdict::None;
+    for choice in pools {
+        let config = &worker.config.pools[choice.pool];
+        if config.stickiness.mode == StickinessMode::Off {
+            continue;
+        }
+        for text in session::find(&head.headers, &config.stickiness.cookie) {
+            let opened = open(worker, peer, choice.pool, text);
+            let verdict =
+                opened.map_or_else(|verdict| verdict, |bond| session::judge(&bond, &config.stickiness, now));
+            if let (Verdict::Valid, Ok(bond)) = (verdict, opened) {
+                worker.pool(choice.pool).lane().verdicts[Verdict::Valid as usize].bump();
+                return Session { pool: choice.pool, enabled: true, bond: Some(bond) };
+            }
+            worst = verdict;
+        }
+    }
+    let pool = draw(pools, worker.random.next());
+    let enabled = worker.config.pools[pool].stickiness.mode != StickinessMode::Off;
+    if enabled {
+        worker.pool(pool).lane().verdicts[worst as usize].bump();
+    }
+    Session { pool, enabled, bond: None }
+}
+
+/// Opens a cookie, or remembers that it was opened before: a connection's requests mostly bring the same one.
+fn open(worker: &Worker, peer: &Peer, pool: usize, text: &[u8]) -> Result<Bond, Verdict> {
+    if let Some(remembered) = peer.remembered.get() {
+        if remembered.pool == pool && remembered.text == *text {
+            return Ok(remembered.bond);
+        }
+    }
+    let bond = session::open(&worker.config.session_keys.ring, &worker.config.pools[pool].name, text)?;
+    if let Ok(text) = text.try_into() {
+        peer.remembered.set(Some(Remembered { pool, text, bond }));
+    }
+    Ok(bond)
+}
+
+/// A pool by weight.
+fn draw(pools: &[WeightedPool], random: u64) -> usize {
+    if let [only] = pools {
+        return only.pool;
+    }
+    let total: u64 = pools.iter().map(|choice| u64::from(choice.weight)).sum();
+    let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
+    for choice in pools {
+        match at.checked_sub(u64::from(choice.weight)) {
+            Some(left) => at = left,
+            None => return choice.pool,
+        }
+    }
+    pools[0].pool
+}
+
+impl Session {
+    /// Tells the client its bond when it is new, has moved, or was last told long ago.
+    fn stamp(
+        self,
+        worker: &Worker,
+        pool: &PoolWorker,
+        landed: &Landed,
+        secure: bool,
+        headers: &mut HeaderMap,
+    ) {
+        if !self.enabled {
+            return;
+        }
+        let now = worker.deadlines.unix_seconds();
+        let seen = u32::try_from(now).unwrap_or(u32::MAX);
+        let target = landed.view.snapshot.targets[landed.index].state.id;
+        let bond = match self.bond {
+            None => Bond { target, session: worker.random.next(), born: seen, seen },
+            Some(bond) if landed.rehomed => {
+                pool.lane().rehomed.bump();
+                Bond { target, seen, ..bond }
+            }
+            Some(bond) if session::is_stale(&bond, &pool.shared.config.stickiness, now) => {
+                Bond { seen, ..bond }
+            }
+            Some(_) => return,
+        };
+        let text = session::seal(
+            &worker.config.session_keys.ring,
+            &pool.shared.config.name,
+            &bond,
+            worker.random.nonce(),
+        );
+        if let Some(value) = pool.cookie.set_cookie(&text, secure) {
+            headers.append(header::SET_COOKIE, value);
+        }
+    }
+}
+
+/// OPTIONS that may not travel further (RFC 9110 §7.6.2).
+fn is_last_hop(head: &Head) -> bool {
+    head.method == Method::OPTIONS
+        && head.headers.get(header::MAX_FORWARDS).is_some_and(|value| value.as_bytes() == b"0")
+}
+
+/// What is allowed at the balancer itself.
+fn options() -> Answer {
+    let mut headers = HeaderMap::new();
+    let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    headers.insert(header::ALLOW, allowed);
+    Answer { status: StatusCode::NO_CONTENT, headers, body: Body::Empty, upgrade: None, record: None }
+}
+
+fn redirected(redirect: &config::Redirect, head: &Head, peer: &Peer) -> Result<Answer, ProxyError> {
+    let scheme = redirect.scheme.as_deref().unwrap_or(match peer.origin.is_secure(&head.headers) {
+        true => "https",
+        false => "http",
+    });
+    let host = match &redirect.host {
+        Some(host) => host.as_bytes(),
+        None => head.host.as_ref().ok_or(ProxyError::Refused(Refusal::Host))?.as_bytes(),
+    };
+    // The request's port belongs to its scheme: with another one it would lead nowhere.
+    let host = match (&redirect.host, &redirect.scheme, memchr::memrchr(b':', host)) {
+        (None, Some(_), Some(colon)) if !host.ends_with(b"]") => &host[..colon],
+        _ => host,
+    };
+    let mut location = [scheme.as_bytes(), b"://", host].concat();
+    match &redirect.path {
+        None => location.extend_from_slice(head.path.as_str().as_bytes()),
+        Some(path) => {
+            location.extend_from_slice(path.as_bytes());
+            if let Some(query) = head.path.query() {
+                location.push(b'?');
+                location.extend_from_slice(query.as_bytes());
+            }
+        }
+    }
+    let location = HeaderValue::from_bytes(&location).map_err(|_| ProxyError::Refused(Refusal::Host))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(header::LOCATION, location);
+    let body = Body::Full(bytes::Bytes::new());
+    Ok(Answer { status: redirect.status, headers, body, upgrade: None, record: None })
+}
+
+fn responded(respond: &config::Respond) -> Answer {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, respond.content_type.clone());
+    let body = match respond.status {
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Body::Empty,
+        _ => Body::Full(respond.body.clone()),
+    };
+    Answer { status: respond.status, headers, body, upgrade: None, record: None }
+}
+
+/// Counts one request of a pool, from its head to the last byte of its answer.
+pub(crate) struct Record {
+    pool: Rc<PoolWorker>,
+    started: Instant,
+    status: Option<StatusCode>,
+}
+
+impl Record {
+    fn start(pool: &Rc<PoolWorker>) -> Self {
+        pool.shared.live.fetch_add(1, Relaxed);
+        Self { pool: pool.clone(), started: Instant::now(), status: None }
+    }
+
+    fn answered(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        self
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let shared: &Arc<Pool> = &self.pool.shared;
+        shared.live.fetch_sub(1, Relaxed);
+        let lane = self.pool.lane();
+        lane.duration.record(self.started.elapsed());
+        match self.status {
+            Some(status) => lane.responses[status.as_u16() as usize / 100 - 1].bump(),
+            None => lane.abandoned.bump(),
+        }
+    }
+}

@@ -1,0 +1,288 @@
+//! What Selvedge adds to a request and to its answer, and whose word it takes for it.
+//!
+//! Values that are the same for every request of a connection are made once per connection. Forwarding fields that a
+//! client sends are dropped unless the client is a trusted proxy. Fields of the connection are gone before this: see
+//! `http1::head`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use super::Random;
+use super::request::{Head, Scheme};
+use crate::config::{self, Forwarding};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const VIA: HeaderValue = HeaderValue::from_static("1.1 selvedge");
+/// Longest request id taken over from a trusted proxy.
+const REQUEST_ID_MAX: usize = 128;
+
+/// What is known of a connection's other end.
+pub(crate) struct Origin {
+    /// The client's address, as far as the connection tells.
+    pub(crate) address: SocketAddr,
+    /// Its forwarding fields are believed.
+    trusted: bool,
+    tls: bool,
+    ip: HeaderValue,
+    forwarded_for: HeaderValue,
+}
+
+impl Origin {
+    pub(crate) fn new(listener: &config::Listener, address: SocketAddr) -> Self {
+        let ip = address.ip().to_canonical();
+        let text = ip.to_string();
+        let node = if ip.is_ipv6() { format!("\"[{text}]\"") } else { text.clone() };
+        let value = |text: String| {
+            HeaderValue::from_maybe_shared(Bytes::from(text))
+                .unwrap_or_else(|_| unreachable!("an address is printable"))
+        };
+        Self {
+            address: SocketAddr::new(ip, address.port()),
+            trusted: listener.trusted.iter().any(|net| net.contains(&ip)),
+            tls: false,
+            ip: value(text),
+            forwarded_for: value(format!("for={node}")),
+        }
+    }
+
+    /// Whether the client's own connection is encrypted, as far as we know and believe.
+    pub(crate) fn is_secure(&self, headers: &HeaderMap) -> bool {
+        self.tls
+            || (self.trusted
+                && headers
+                    .get(X_FORWARDED_PROTO)
+                    .is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https")))
+    }
+
+    /// The address of the client that a trusted proxy names, or else that of the connection.
+    pub(crate) fn source(&self, headers: &HeaderMap) -> IpAddr {
+        let named = || {
+            let list = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+            list.rsplit(',').next()?.trim().parse::<IpAddr>().ok()
+        };
+        if self.trusted { named().unwrap_or(self.address.ip()) } else { self.address.ip() }
+    }
+}
+
+/// The request's id: the client's if it is trusted and well formed, else a fresh one.
+pub(crate) fn request_id(origin: &Origin, headers: &HeaderMap, random: &Random) -> HeaderValue {
+    if origin.trusted {
+        if let Some(id) = headers.get(X_REQUEST_ID) {
+            let fine = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
+            if (1..=REQUEST_ID_MAX).contains(&id.len()) && id.as_bytes().iter().all(fine) {
+                return id.clone();
+            }
+        }
+    }
+    hex_value(&[random.next(), random.next()])
+}
+
+/// An id for a request whose head could not be read.
+pub(crate) fn fresh_request_id(random: &Random) -> HeaderValue {
+    hex_value(&[random.next(), random.next()])
+}
+
+/// Readies a request's fields for any target.
+pub(crate) fn forward(
+    origin: &Origin,
+    forwarding: &Forwarding,
+    head: &mut Head,
+    id: &HeaderValue,
+    random: &Random,
+) {
+    let headers = &mut head.headers;
+    if !origin.trusted {
+        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, header::FORWARDED] {
+            headers.remove(name);
+        }
+    }
+    let proto = match head.scheme {
+        Some(Scheme::Https) => "https",
+        Some(Scheme::Http) | None => {
+            if origin.tls {
+                "https"
+            } else {
+                "http"
+            }
+        }
+    };
+    if forwarding.x_forwarded {
+        append_to_list(headers, X_FORWARDED_FOR, &origin.ip);
+        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
+        if let Some(host) = &head.host {
+            headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+        }
+    }
+    if forwarding.forwarded {
+        let mut element = origin.forwarded_for.as_bytes().to_vec();
+        element.extend_from_slice(b";proto=");
+        element.extend_from_slice(proto.as_bytes());
+        if let Some(host) = &head.host {
+            element.extend_from_slice(b";host=\"");
+            element.extend_from_slice(host.as_bytes());
+            element.push(b'"');
+        }
+        if let Ok(element) = HeaderValue::from_maybe_shared(Bytes::from(element)) {
+            append_to_list(headers, header::FORWARDED, &element);
+        }
+    }
+    if forwarding.via {
+        append_to_list(headers, header::VIA, &VIA);
+    }
+    if forwarding.request_id {
+        headers.insert(X_REQUEST_ID, id.clone());
+    }
+    if forwarding.traceparent {
+        let continued = continue_trace(headers.get(TRACEPARENT), random);
+        headers.insert(TRACEPARENT, continued);
+    }
+}
+
+/// Readies an answer's fields for the client.
+pub(crate) fn backward(forwarding: &Forwarding, headers: &mut HeaderMap) {
+    if forwarding.via {
+        append_to_list(headers, header::VIA, &VIA);
+    }
+}
+
+/// Adds an element to a field that is a comma-separated list.
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
+    match headers.entry(name) {
+        header::Entry::Vacant(entry) => {
+            entry.insert(element.clone());
+        }
+        header::Entry::Occupied(mut entry) => {
+            let mut list = Vec::new();
+            for value in entry.iter() {
+                list.extend_from_slice(value.as_bytes());
+                list.extend_from_slice(b", ");
+            }
+            list.extend_from_slice(element.as_bytes());
+            if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
+                entry.insert(list);
+            }
+        }
+    }
+}
+
+/// W3C Trace Context: the trace that came goes on with us as the parent, or a new one starts, not sampled.
+fn continue_trace(parent: Option<&HeaderValue>, random: &Random) -> HeaderValue {
+    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let continued = parent.and_then(|value| value.to_str().ok()).and_then(|text| {
+        let mut parts = text.split('-');
+        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let fine = version == "00" && trace.len() == 32 && span.len() == 16 && flags.len() == 2;
+        let fine = fine && parts.next().is_none() && [trace, span, flags].into_iter().all(hex);
+        let fine = fine && trace.bytes().any(|b| b != b'0') && span.bytes().any(|b| b != b'0');
+        fine.then(|| format!("00-{trace}-{:016x}-{flags}", random.next().max(1)))
+    });
+    let text = continued.unwrap_or_else(|| {
+        format!("00-{:016x}{:016x}-{:016x}-00", random.next(), random.next().max(1), random.next().max(1))
+    });
+    HeaderValue::from_maybe_shared(Bytes::from(text))
+        .unwrap_or_else(|_| unreachable!("hexadecimal is printable"))
+}
+
+/// Numbers in lower-case hexadecimal.
+fn hex_value(numbers: &[u64; 2]) -> HeaderValue {
+    let mut text = Vec::with_capacity(32);
+    for number in numbers {
+        text.extend((0..16).rev().map(|digit| b"0123456789abcdef"[(number >> (digit * 4) & 15) as usize]));
+    }
+    HeaderValue::from_maybe_shared(Bytes::from(text))
+        .unwrap_or_else(|_| unreachable!("hexadecimal is printable"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Method;
+    use proptest::prelude::*;
+
+    fn origin(trusted: bool) -> Origin {
+        let text = "127.0.0.1".parse().unwrap();
+        Origin {
+            address: SocketAddr::new(text, 1),
+            trusted,
+            tls: false,
+            ip: HeaderValue::from_static("192.0.2.7"),
+            forwarded_for: HeaderValue::from_static("for=192.0.2.7"),
+        }
+    }
+
+    fn forwarded(trusted: bool, sent: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in sent {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        let mut head = Head {
+            method: Method::GET,
+            scheme: None,
+            host: Some(HeaderValue::from_static("shop.test")),
+            path: "/".parse().unwrap(),
+            headers,
+            accepts_trailers: false,
+            expect_continue: false,
+            websocket: false,
+        };
+        let all =
+            Forwarding { x_forwarded: true, forwarded: true, via: true, request_id: true, traceparent: true };
+        let random = Random::seeded(1);
+        let id = request_id(&origin(trusted), &head.headers, &random);
+        forward(&origin(trusted), &all, &mut head, &id, &random);
+        head.headers
+    }
+
+    #[test]
+    fn strangers_cannot_forge_where_a_request_comes_from() {
+        let sent =
+            [("x-forwarded-for", "10.0.0.1"), ("forwarded", "for=10.0.0.1"), ("x-forwarded-proto", "https")];
+        let headers = forwarded(false, &sent);
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["forwarded"], "for=192.0.2.7;proto=http;host=\"shop.test\"");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_believed_and_continued() {
+        let sent = [
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-for", "10.0.0.2"),
+            ("x-forwarded-proto", "https"),
+            ("x-request-id", "abc-1"),
+        ];
+        let headers = forwarded(true, &sent);
+        assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2, 192.0.2.7");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-request-id"], "abc-1");
+    }
+
+    #[test]
+    fn a_trace_keeps_its_id_and_gets_a_new_parent() {
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let headers = forwarded(false, &[("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"))]);
+        let value = headers["traceparent"].to_str().unwrap();
+        assert!(
+            value.starts_with(&format!("00-{trace}-"))
+                && value.ends_with("-01")
+                && !value.contains("00f067aa0ba902b7")
+        );
+        let fresh = forwarded(false, &[("traceparent", "nonsense")]);
+        assert_eq!(fresh["traceparent"].len(), 55);
+    }
+
+    proptest! {
+        #[test]
+        fn no_client_gets_a_forwarding_field_past_us(values in prop::collection::vec("[ -~]{0,30}", 0..5)) {
+            let sent: Vec<_> = values.iter().map(|value| ("x-forwarded-for", value.as_str())).collect();
+            let headers = forwarded(false, &sent);
+            prop_assert_eq!(headers.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["192.0.2.7"]);
+        }
+    }
+}

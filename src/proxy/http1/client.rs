@@ -1,0 +1,240 @@
+//! The client's side of an HTTP/1 connection: its socket, what has been read and not used, and where in a body it is.
+//!
+//! Shared by the connection's own loop and by the body of the request under way, which read in turn. A connection that
+//! waits for its next request holds no buffer.
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::Frame;
+
+use super::framing::{Decoded, Decoder, Framing};
+use super::head::{self, Limits, Request};
+use super::outgoing::Outgoing;
+use crate::config;
+use crate::pool::Refusal;
+use crate::proxy::body::RequestBodyError;
+use crate::proxy::deadline::Deadline;
+use crate::proxy::io::Io;
+
+/// Room for a head; grows only for larger ones.
+const HEAD_READ: usize = 8 * 1024;
+/// Room for a read of a body.
+const BODY_READ: usize = 64 * 1024;
+
+/// See the module's documentation.
+pub(crate) struct Client {
+    pub(crate) io: Io,
+    /// For reading: head, keep-alive and body. Writing has its own in the connection's loop.
+    deadline: Deadline,
+    input: RefCell<BytesMut>,
+    /// Of `input`, searched for the end of a head already.
+    scanned: Cell<usize>,
+    body: RefCell<Decoder>,
+    framing: Cell<Framing>,
+    /// Bytes of body that this request may still bring.
+    allowance: Cell<u64>,
+    /// The client waits for `100 Continue`.
+    expects_continue: Cell<bool>,
+    continuing: RefCell<Outgoing>,
+    limits: Limits,
+    idle: std::time::Duration,
+}
+
+/// Why no further request comes from a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoRequest {
+    /// It closed, broke, or was idle for too long between requests: nothing to say.
+    Over,
+    /// Something came that must be refused.
+    Refused(Refusal),
+}
+
+impl Client {
+    pub(crate) fn new(io: Io, deadline: Deadline, listener: &config::Listener) -> Self {
+        Self {
+            io,
+            deadline,
+            input: RefCell::default(),
+            scanned: Cell::new(0),
+            body: RefCell::new(Decoder::Done),
+            framing: Cell::new(Framing::None),
+            allowance: Cell::new(0),
+            expects_continue: Cell::new(false),
+            continuing: RefCell::default(),
+            limits: Limits { max_head: listener.max_head, max_fields: listener.max_fields },
+            idle: listener.idle,
+        }
+    }
+
+    /// Reads the next request's head. The deadline for its first byte is `keep_alive`, for its last `head_timeout` from
+    /// the first; `leave` is asked whenever the wait for the first byte is interrupted.
+    pub(crate) async fn next_request(
+        &self,
+        listener: &config::Listener,
+        first: bool,
+        leave: &dyn Fn() -> bool,
+        map: &mut HeaderMap,
+    ) -> Result<Request, NoRequest> {
+        let mut begun = !self.input.borrow().is_empty();
+        self.deadline.set(if begun || first { listener.head_timeout } else { listener.keep_alive });
+        let request = std::future::poll_fn(|cx| {
+            loop {
+                if begun {
+                    let mut input = self.input.borrow_mut();
+                    let mut scanned = self.scanned.get();
+                    match head::take_request(&mut input, &mut scanned, self.limits, map) {
+                        Ok(Some(request)) => return Poll::Ready(Ok(request)),
+                        Ok(None) => self.scanned.set(scanned),
+                        Err(refusal) => return Poll::Ready(Err(NoRequest::Refused(refusal))),
+                    }
+                } else if leave() {
+                    return Poll::Ready(Err(NoRequest::Over));
+                }
+                match self.poll_fill(cx, HEAD_READ) {
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoRequest::Over)),
+                    Poll::Ready(Ok(_)) if !begun => {
+                        begun = true;
+                        self.deadline.set(listener.head_timeout);
+                    }
+                    Poll::Ready(Ok(_)) => {}
+                    Poll::Pending if self.deadline.poll(cx).is_ready() => {
+                        let refused = NoRequest::Refused(Refusal::HeadTimeout);
+                        return Poll::Ready(Err(if begun { refused } else { NoRequest::Over }));
+                    }
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+        })
+        .await?;
+        self.deadline.clear();
+        self.begin_body(&request, listener.max_body)?;
+        Ok(request)
+    }
+
+    fn begin_body(&self, request: &Request, max_body: Option<u64>) -> Result<(), NoRequest> {
+        let allowance = max_body.unwrap_or(u64::MAX);
+        if matches!(request.framing, Framing::Length(length) if length > allowance) {
+            return Err(NoRequest::Refused(Refusal::BodyTooLarge));
+        }
+        self.allowance.set(allowance);
+        self.framing.set(request.framing);
+        self.expects_continue.set(request.head.expect_continue);
+        *self.body.borrow_mut() = Decoder::new(request.framing);
+        if self.input.borrow().is_empty() {
+            *self.input.borrow_mut() = BytesMut::new();
+        }
+        Ok(())
+    }
+
+    /// How the present request's body is delimited.
+    pub(crate) fn body_framing(&self) -> Framing {
+        self.framing.get()
+    }
+
+    /// Whether the present request has been read to its last byte.
+    pub(crate) fn body_is_done(&self) -> bool {
+        self.body.borrow().is_done()
+    }
+
+    /// Whether the client still waits for leave to send the body.
+    pub(crate) fn is_expecting(&self) -> bool {
+        self.expects_continue.get()
+    }
+
+    /// Reads on in the present request's body, telling the client to send it if it waits for that.
+    pub(crate) fn poll_body(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        if self.expects_continue.replace(false) && !self.has_input() {
+            self.continuing.borrow_mut().buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        match self.continuing.borrow_mut().poll_flush(cx, &self.io) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(RequestBodyError::Gone))),
+            Poll::Pending => return Poll::Pending,
+        }
+        loop {
+            let decoded = self.body.borrow_mut().decode(&mut self.input.borrow_mut());
+            match decoded {
+                Ok(Decoded::Data(data)) => {
+                    self.deadline.clear();
+                    let Some(left) = self.allowance.get().checked_sub(data.len() as u64) else {
+                        return Poll::Ready(Some(Err(RequestBodyError::Refused(Refusal::BodyTooLarge))));
+                    };
+                    self.allowance.set(left);
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Ok(Decoded::Trailers(trailers)) => {
+                    self.deadline.clear();
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Ok(Decoded::End) => {
+                    self.deadline.clear();
+                    return Poll::Ready(None);
+                }
+                Ok(Decoded::NeedMore) => {}
+                Err(_) => return Poll::Ready(Some(Err(RequestBodyError::Refused(Refusal::Chunk)))),
+            }
+            match self.poll_fill(cx, BODY_READ) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Err(RequestBodyError::Gone))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return self.poll_stalled(cx),
+            }
+        }
+    }
+
+    /// The body has no byte for us: how long may that go on?
+    fn poll_stalled(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        if !self.deadline.is_set() {
+            self.deadline.set(self.idle);
+        }
+        self.deadline.poll(cx).map(|_| Some(Err(RequestBodyError::Refused(Refusal::BodyTimeout))))
+    }
+
+    /// Ready when the client has closed or broken the connection. Reads ahead (the next requests of a pipeline) up to
+    /// one head's size, and not at all into an unfinished body.
+    pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.body_is_done() && self.input.borrow().len() < self.limits.max_head {
+            match self.poll_fill(cx, HEAD_READ) {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Pending
+    }
+
+    /// What was read beyond the present request: of a tunnel, its first bytes.
+    pub(crate) fn take_input(&self) -> BytesMut {
+        std::mem::take(&mut *self.input.borrow_mut())
+    }
+
+    fn has_input(&self) -> bool {
+        !self.input.borrow().is_empty()
+    }
+
+    /// Reads once. Waits without a buffer.
+    fn poll_fill(&self, cx: &mut Context<'_>, room: usize) -> Poll<std::io::Result<usize>> {
+        let mut input = self.input.borrow_mut();
+        if input.is_empty() {
+            match self.io.poll_readable(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    if input.capacity() > 0 && self.body_is_done() {
+                        *input = BytesMut::new();
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        if input.capacity() - input.len() < 512 {
+            input.reserve(room);
+        }
+        self.io.poll_read(cx, &mut input)
+    }
+}

@@ -1,0 +1,44 @@
+//! A request as the exchange sees it, whatever protocol brought it.
+
+use http::Method;
+use http::header::{HeaderMap, HeaderValue};
+use http::uri::PathAndQuery;
+
+/// What is end to end in a request, checked: fields of the connection are gone, Host is one and well formed.
+#[derive(Debug)]
+pub(crate) struct Head {
+    /// Neither CONNECT nor TRACE.
+    pub(crate) method: Method,
+    /// Only if the target was in absolute form.
+    pub(crate) scheme: Option<Scheme>,
+    /// Host as sent, with its port; `None` only from HTTP/1.0.
+    pub(crate) host: Option<HeaderValue>,
+    /// Begins with `/`, or is `*`.
+    pub(crate) path: PathAndQuery,
+    /// End-to-end fields, Host included.
+    pub(crate) headers: HeaderMap,
+    /// The client can take trailers.
+    pub(crate) accepts_trailers: bool,
+    /// The client waits for 100 before it sends the body.
+    pub(crate) expect_continue: bool,
+    /// The client asks for a WebSocket.
+    pub(crate) websocket: bool,
+}
+
+/// Scheme of an absolute target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Http,
+    Https,
+}
+
+impl Head {
+    /// Whether doing it twice is the same as doing it once (RFC 9110 §9.2.2), or the client has said how to tell.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        let safe = matches!(
+            self.method,
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+        );
+        (safe && !self.websocket) || self.headers.contains_key("idempotency-key")
+    }
+}

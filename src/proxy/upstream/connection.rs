@@ -1,0 +1,267 @@
+//! A connection to a target that speaks HTTP/1, and the body of the answer that arrives on it.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::Method;
+use http_body::Frame;
+
+use super::upload::Upload;
+use super::{InFlight, Upstream};
+use crate::pool::Failure;
+use crate::proxy::Worker;
+use crate::proxy::body::Body;
+use crate::proxy::deadline::Deadline;
+use crate::proxy::http1::framing::{Decoded, Decoder, Framing};
+use crate::proxy::http1::head::{self, BadAnswer, Limits};
+use crate::proxy::io::Io;
+use crate::proxy::tcp_info::bytes_acked;
+
+/// Room for a read of a head, with a small body behind it.
+const HEAD_READ: usize = 8 * 1024;
+/// Room for a read of a body.
+const BODY_READ: usize = 64 * 1024;
+/// Bounds of an answer's head: what a request's may be by default, doubled.
+const LIMITS: Limits = Limits { max_head: 64 * 1024, max_fields: head::FIELDS_MAX };
+
+/// See the module's documentation.
+pub(crate) struct Connection {
+    pub(crate) io: Io,
+    pub(crate) deadline: Deadline,
+    input: BytesMut,
+    scanned: usize,
+    /// Bytes written on this connection before the present request.
+    pub(crate) written_before: u64,
+    /// When it was last used, while it is idle.
+    pub(super) idle_since: u32,
+}
+
+impl Connection {
+    pub(super) fn new(io: Io, deadline: Deadline) -> Self {
+        Self { io, deadline, input: BytesMut::new(), scanned: 0, written_before: 0, idle_since: 0 }
+    }
+
+    /// Goes to rest: holds no buffer and waits for nothing.
+    pub(super) fn rest(&mut self, now_ticks: u32) {
+        self.input = BytesMut::new();
+        self.deadline.clear();
+        self.idle_since = now_ticks;
+    }
+
+    /// A request of so many bytes has been answered: they have arrived.
+    pub(super) fn settle(&mut self, written: u64) {
+        self.written_before += written;
+    }
+
+    /// Whether not one byte of the present request has been acknowledged by the target's kernel, so that its application
+    /// cannot have seen any. Costs a system call: for failures only.
+    pub(super) fn nothing_arrived(&self) -> bool {
+        // The kernel counts the SYN too.
+        self.io.with_socket(bytes_acked).is_some_and(|acked| acked <= self.written_before + 1)
+    }
+
+    /// Reads on until an answer's head is there.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &Method,
+        worker: &Worker,
+    ) -> Poll<Result<head::Answer, HeadError>> {
+        loop {
+            if !self.input.is_empty() {
+                let mut map = worker.spare_map();
+                match head::take_answer(&mut self.input, &mut self.scanned, LIMITS, request, &mut map) {
+                    Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
+                    Ok(None) => worker.keep_map(map),
+                    Err(bad) => return Poll::Ready(Err(HeadError::Bad(bad))),
+                }
+            }
+            match self.poll_fill(cx, HEAD_READ) {
+                Poll::Ready(Ok(0)) if self.input.is_empty() => {
+                    return Poll::Ready(Err(HeadError::Closed(None)));
+                }
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(HeadError::Bad(BadAnswer("it ends within its head"))));
+                }
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(HeadError::Closed(Some(error)))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// What has been read beyond an answer's head: the first bytes of a tunnel.
+    pub(crate) fn take_input(&mut self) -> BytesMut {
+        std::mem::take(&mut self.input)
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
+        if self.input.is_empty() && self.input.capacity() < 512 {
+            match self.io.poll_readable(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.input.capacity() - self.input.len() < room / 2 {
+            self.input.reserve(room);
+        }
+        self.io.poll_read(cx, &mut self.input)
+    }
+}
+
+/// Why no head arrived.
+#[derive(Debug)]
+pub(super) enum HeadError {
+    /// The connection ended or broke before the first byte.
+    Closed(Option<io::Error>),
+    /// What arrived may not be passed on.
+    Bad(BadAnswer),
+}
+
+/// The body of an answer, still arriving.
+pub(crate) struct AnswerBody {
+    /// `None` once it has gone back to rest, or broke.
+    connection: Option<Connection>,
+    decoder: Decoder,
+    framing: Framing,
+    /// The rest of the request, if the target answers before it was sent.
+    upload: Option<Upload>,
+    keep_alive: bool,
+    idle: Duration,
+    upstream: Rc<Upstream>,
+    worker: &'static Worker,
+    _in_flight: InFlight,
+}
+
+impl AnswerBody {
+    /// The body of an answer whose head came on `connection`: all of it if it is there already.
+    pub(super) fn receive(
+        answer: &head::Answer,
+        connection: Connection,
+        upload: Upload,
+        attempt: &super::Attempt<'_>,
+        in_flight: InFlight,
+    ) -> Body {
+        let mut body = Self {
+            decoder: Decoder::new(answer.framing),
+            framing: answer.framing,
+            keep_alive: answer.keep_alive,
+            idle: attempt.timeouts.idle,
+            upload: (!upload.is_sent()).then_some(upload),
+            connection: Some(connection),
+            upstream: attempt.upstream.clone(),
+            worker: attempt.worker,
+            _in_flight: in_flight,
+        };
+        match body.take_whole() {
+            Some(whole) => {
+                body.end();
+                if answer.framing == Framing::None { Body::Empty } else { Body::Full(whole) }
+            }
+            None => Body::Target(Box::new(body)),
+        }
+    }
+
+    /// The whole body, if it has come with the head.
+    fn take_whole(&mut self) -> Option<Bytes> {
+        let input = &mut self.connection.as_mut()?.input;
+        match self.decoder {
+            Decoder::Done => Some(Bytes::new()),
+            Decoder::Length(length) if length <= input.len() as u64 => match self.decoder.decode(input) {
+                Ok(Decoded::Data(data)) => {
+                    self.upstream.lane().bytes_received.add(data.len() as u64);
+                    Some(data)
+                }
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        if let (Some(upload), Some(connection)) = (&mut self.upload, &self.connection) {
+            match upload.poll(cx, &connection.io, false) {
+                Poll::Ready(Ok(())) => self.upload = None,
+                // The answer may still be whole; the connection is not used again.
+                Poll::Ready(Err(_)) => {
+                    self.keep_alive = false;
+                    self.upload = None;
+                }
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        self.poll_upload(cx);
+        loop {
+            let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+            match self.decoder.decode(&mut connection.input) {
+                Ok(Decoded::Data(data)) => {
+                    connection.deadline.clear();
+                    self.upstream.lane().bytes_received.add(data.len() as u64);
+                    if self.decoder.is_done() {
+                        self.end();
+                    }
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Ok(Decoded::Trailers(trailers)) => {
+                    self.end();
+                    return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+                }
+                Ok(Decoded::End) => {
+                    self.end();
+                    return Poll::Ready(None);
+                }
+                Ok(Decoded::NeedMore) => {}
+                Err(_) => return Poll::Ready(Some(Err(self.fail(Failure::Protocol)))),
+            }
+            match connection.poll_fill(cx, BODY_READ) {
+                Poll::Ready(Ok(0)) if self.decoder.finish() => {
+                    self.end();
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(Err(self.fail(Failure::Reset)))),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    if !connection.deadline.is_set() {
+                        connection.deadline.set(self.idle);
+                    }
+                    if connection.deadline.poll(cx).is_pending() {
+                        return Poll::Pending;
+                    }
+                    return Poll::Ready(Some(Err(self.fail(Failure::IdleTimeout))));
+                }
+            }
+        }
+    }
+
+    /// The answer is complete: its connection may serve another request if nothing is left over on either side.
+    fn end(&mut self) {
+        let Some(connection) = self.connection.take() else { return };
+        if self.keep_alive && self.upload.is_none() {
+            if connection.input.is_empty() {
+                self.upstream.keep(connection, self.worker.deadlines.coarse_ticks());
+            } else {
+                // Bytes after a complete answer belong to no request.
+                self.upstream.lane().failures[Failure::Protocol as usize].bump();
+                tracing::warn!(target = %self.upstream.state.name, "surplus bytes after an answer: connection closed");
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> Failure {
+        self.connection = None;
+        self.upstream.lane().failures[failure as usize].bump();
+        tracing::warn!(target = %self.upstream.state.name, reason = failure.as_str(), "an answer broke off");
+        failure
+    }
+}

@@ -1,0 +1,173 @@
+//! The request's body on its way to a target, remembered for as long as it is small enough to be sent again.
+
+use std::io;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use crate::proxy::body::{RequestBody, RequestBodyError};
+use crate::proxy::http1::encode;
+use crate::proxy::http1::framing::Framing;
+use crate::proxy::http1::outgoing::Outgoing;
+use crate::proxy::io::Io;
+
+/// A body that can be sent several times if it stays under a bound.
+pub(crate) struct Upload {
+    source: RequestBody,
+    framing: Framing,
+    /// The source has been read to its end, with these trailers.
+    source_ended: bool,
+    trailers: Option<HeaderMap>,
+    /// What was read from the source, if all of it.
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// Nothing read so far had to be thrown away.
+    whole: bool,
+    max_kept: usize,
+    /// Of `kept`, sent in this attempt.
+    next: usize,
+    /// The last chunk is written, or the last byte of a known length.
+    sent: bool,
+    /// Of this attempt, head included.
+    pub(crate) outgoing: Outgoing,
+    /// Body bytes given to the socket in this attempt.
+    pub(crate) bytes: u64,
+}
+
+/// Why sending stopped.
+#[derive(Debug)]
+pub(crate) enum UploadError {
+    /// The client's side.
+    Client(RequestBodyError),
+    /// The target's side.
+    Target(io::Error),
+}
+
+impl Upload {
+    pub(crate) fn new(source: RequestBody, max_kept: usize) -> Self {
+        let framing = source.framing();
+        let empty = matches!(framing, Framing::None | Framing::Length(0));
+        Self {
+            source,
+            framing,
+            source_ended: empty,
+            trailers: None,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            whole: true,
+            max_kept,
+            next: 0,
+            sent: empty,
+            outgoing: Outgoing::default(),
+            bytes: 0,
+        }
+    }
+
+    pub(crate) fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether another attempt could send the same body.
+    pub(crate) fn is_replayable(&self) -> bool {
+        self.whole
+    }
+
+    /// Begins anew, for another attempt.
+    pub(crate) fn rewind(&mut self) {
+        self.outgoing = Outgoing::default();
+        self.next = 0;
+        self.bytes = 0;
+        self.sent = matches!(self.framing, Framing::None | Framing::Length(0));
+    }
+
+    /// Everything of this attempt has been given to the socket.
+    pub(crate) fn is_sent(&self) -> bool {
+        self.sent && self.outgoing.is_empty()
+    }
+
+    /// Writes what there is; ready when all has been given to the socket. With `hold`, only what is pending already: the
+    /// client still waits for leave to send the body.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        io: &Io,
+        hold: bool,
+    ) -> Poll<Result<(), UploadError>> {
+        loop {
+            while !hold && !self.sent && self.outgoing.takes_more() {
+                match self.poll_next(cx) {
+                    Poll::Ready(Ok(Some(data))) => {
+                        self.bytes += data.len() as u64;
+                        if self.framing == Framing::Chunked {
+                            self.outgoing.push_chunk(data);
+                        } else {
+                            self.outgoing.push(data);
+                        }
+                    }
+                    Poll::Ready(Ok(None)) => {
+                        self.sent = true;
+                        if self.framing == Framing::Chunked {
+                            encode::last_chunk(self.outgoing.buffer(), self.trailers.as_ref());
+                        }
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(UploadError::Client(error))),
+                    Poll::Pending if self.outgoing.is_empty() => return Poll::Pending,
+                    Poll::Pending => break,
+                }
+            }
+            let waits = !self.sent && self.outgoing.takes_more();
+            match self.outgoing.poll_flush(cx, io) {
+                Poll::Ready(Ok(())) if self.sent => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) if waits => return Poll::Pending,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(UploadError::Target(error))),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    /// The next part of the body: from an earlier attempt's memory first, then from the client.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RequestBodyError>> {
+        if let Some(data) = self.kept.get(self.next) {
+            self.next += 1;
+            return Poll::Ready(Ok(Some(data.clone())));
+        }
+        if self.source_ended {
+            return Poll::Ready(Ok(None));
+        }
+        let frame = match self.source.poll_frame(cx) {
+            Poll::Ready(Some(Ok(frame))) => frame,
+            Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
+            Poll::Ready(None) => {
+                self.source_ended = true;
+                return Poll::Ready(Ok(None));
+            }
+            Poll::Pending => return Poll::Pending,
+        };
+        match frame.into_data() {
+            Ok(data) => {
+                self.remember(&data);
+                Poll::Ready(Ok(Some(data)))
+            }
+            Err(frame) => {
+                self.trailers = frame.into_trailers().ok();
+                self.source_ended = true;
+                Poll::Ready(Ok(None))
+            }
+        }
+    }
+
+    fn remember(&mut self, data: &Bytes) {
+        self.kept_bytes += data.len();
+        if self.whole && self.kept_bytes <= self.max_kept {
+            // A copy, so that one byte does not hold the whole buffer that it arrived in.
+            self.kept.push(Bytes::copy_from_slice(data));
+            self.next += 1;
+        } else {
+            self.whole = false;
+            self.kept = Vec::new();
+            self.next = 0;
+        }
+    }
+}

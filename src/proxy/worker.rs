@@ -1,0 +1,284 @@
+//! What one data-plane thread owns: nothing in here is ever touched by another.
+//!
+//! A worker sees each pool through a [`View`]: the pool's snapshot with this worker's own connections to its targets. A
+//! request takes the view once and keeps it; a newer snapshot makes a new view for the requests that follow.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future as _;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use foldhash::{HashMap, HashMapExt as _};
+use http::{HeaderMap, HeaderValue};
+
+use super::deadline::Deadlines;
+use super::error::ProxyError;
+use super::retry::Again;
+use super::route::RouteTable;
+use super::session::CookieForm;
+use super::upstream::{AttemptError, Upstream};
+use crate::config::Config;
+use crate::pool::{Pool, PoolLane, Pools, Snapshot, TargetId, WorkerLane};
+
+/// Empty field maps kept for the next heads.
+const SPARE_MAPS: usize = 64;
+/// Between two looks at idle connections.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// One data-plane thread. Lives as long as its thread, hence the `'static` references to it.
+pub(crate) struct Worker {
+    /// Which lane of every counter is this worker's.
+    pub(crate) index: usize,
+    pub(crate) config: Arc<Config>,
+    pub(crate) shared: Arc<Pools>,
+    pub(crate) routes: RouteTable,
+    pools: Vec<Rc<PoolWorker>>,
+    pub(crate) deadlines: Rc<Deadlines>,
+    pub(crate) random: Random,
+    spare_maps: RefCell<Vec<HeaderMap>>,
+    /// No further request is taken on any connection.
+    pub(crate) stopping: Cell<bool>,
+    /// Those who accept, to be told of the stop.
+    accepting: RefCell<Vec<Waker>>,
+}
+
+impl Worker {
+    pub(crate) fn new(index: usize, config: Arc<Config>, shared: Arc<Pools>) -> Self {
+        let pools = shared.all.iter().map(|pool| Rc::new(PoolWorker::new(pool.clone(), index))).collect();
+        Self {
+            index,
+            routes: RouteTable::new(&config.routes),
+            pools,
+            deadlines: Deadlines::new(),
+            random: Random::from_system(),
+            spare_maps: RefCell::default(),
+            stopping: Cell::new(false),
+            accepting: RefCell::default(),
+            config,
+            shared,
+        }
+    }
+
+    /// This worker's counters that belong to no pool.
+    pub(crate) fn lane(&self) -> &WorkerLane {
+        self.shared.workers.of(self.index)
+    }
+
+    /// A pool by its index in the configuration.
+    pub(crate) fn pool(&self, index: usize) -> Rc<PoolWorker> {
+        self.pools[index].clone()
+    }
+
+    /// An empty field map, with room if one is at hand.
+    pub(crate) fn spare_map(&self) -> HeaderMap {
+        self.spare_maps.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Takes a field map back.
+    pub(crate) fn keep_map(&self, mut map: HeaderMap) {
+        let mut spare = self.spare_maps.borrow_mut();
+        if map.capacity() > 0 && map.capacity() <= 256 && spare.len() < SPARE_MAPS {
+            map.clear();
+            spare.push(map);
+        }
+    }
+
+    /// From now on nothing new is taken: whoever waits for a connection or a request looks up.
+    pub(crate) fn stop(&self) {
+        self.stopping.set(true);
+        self.accepting.take().into_iter().for_each(Waker::wake);
+        self.deadlines.wake_everyone();
+    }
+
+    /// Ready once the worker stops.
+    pub(crate) fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.stopping.get() {
+            return Poll::Ready(());
+        }
+        let mut accepting = self.accepting.borrow_mut();
+        if !accepting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            accepting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// Waits for a while, or until the worker stops.
+    pub(crate) async fn pause(&self, duration: Duration) {
+        let mut sleep = pin!(tokio::time::sleep(duration));
+        std::future::poll_fn(|cx| match self.poll_stop(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => sleep.as_mut().poll(cx),
+        })
+        .await;
+    }
+
+    /// Closes what has been idle for too long, every second, for as long as the worker lives.
+    pub(crate) async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP).await;
+            let now = self.deadlines.coarse_ticks();
+            for pool in &self.pools {
+                // A pool that has no requests would otherwise hold on to a snapshot for ever.
+                let view = pool.view();
+                view.upstreams.iter().for_each(|upstream| upstream.sweep(now));
+            }
+        }
+    }
+
+    /// Counts and logs a request that ended with a page of ours.
+    pub(crate) fn report(&self, error: &ProxyError, id: &HeaderValue) {
+        let id = id.to_str().unwrap_or_default();
+        match error {
+            ProxyError::Refused(refusal) => {
+                self.lane().refusals[*refusal as usize].bump();
+                tracing::debug!(request = id, reason = refusal.as_str(), "request refused");
+            }
+            ProxyError::ClientGone => tracing::debug!(request = id, "client left"),
+            ProxyError::NoTarget | ProxyError::QueueFull | ProxyError::QueueTimeout => {
+                tracing::debug!(request = id, "no target: {error:?}");
+            }
+            ProxyError::Target { failure, target, why } => {
+                tracing::warn!(
+                    request = id,
+                    target,
+                    reason = failure.as_str(),
+                    "no answer for the client: {why}"
+                );
+            }
+        }
+    }
+
+    /// Logs an attempt that failed, whatever becomes of its request. The attempt itself has counted it.
+    pub(crate) fn report_attempt(&self, error: &AttemptError, upstream: &Upstream, id: &HeaderValue) {
+        if let AttemptError::Target { failure, untouched, why, .. } = error {
+            let id = id.to_str().unwrap_or_default();
+            let target = upstream.state.name.as_str();
+            tracing::debug!(
+                request = id,
+                target,
+                reason = failure.as_str(),
+                untouched,
+                "attempt failed: {why}"
+            );
+        }
+    }
+}
+
+/// A pool as one worker sees it.
+pub(crate) struct PoolWorker {
+    pub(crate) shared: Arc<Pool>,
+    /// The pool's `Set-Cookie`, but for the value.
+    pub(crate) cookie: CookieForm,
+    worker: usize,
+    view: RefCell<Rc<View>>,
+    turn: Cell<usize>,
+}
+
+/// A snapshot, and this worker's connections to its targets in the same order.
+pub(crate) struct View {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) upstreams: Box<[Rc<Upstream>]>,
+}
+
+impl PoolWorker {
+    fn new(shared: Arc<Pool>, worker: usize) -> Self {
+        let empty = View { snapshot: shared.snapshot(), upstreams: Box::default() };
+        let pool = Self {
+            cookie: CookieForm::new(&shared.config.stickiness),
+            shared,
+            worker,
+            // Workers begin at different places in the rotation, or they would all begin at the same target.
+            turn: Cell::new(worker.wrapping_mul(0x9e37_79b9)),
+            view: RefCell::new(Rc::new(empty)),
+        };
+        let first = pool.renew(&View { snapshot: pool.shared.snapshot(), upstreams: Box::default() });
+        pool.view.replace(first);
+        pool
+    }
+
+    /// This worker's counters of the pool.
+    pub(crate) fn lane(&self) -> &PoolLane {
+        self.shared.lanes.of(self.worker)
+    }
+
+    /// The number of the next pick.
+    pub(crate) fn turn(&self) -> usize {
+        self.turn.replace(self.turn.get().wrapping_add(1))
+    }
+
+    /// The present view.
+    pub(crate) fn view(&self) -> Rc<View> {
+        let present = self.view.borrow().clone();
+        if self.is_current(&present) {
+            return present;
+        }
+        let renewed = self.renew(&present);
+        self.view.replace(renewed.clone());
+        renewed
+    }
+
+    /// Whether no newer snapshot has been published.
+    pub(crate) fn is_current(&self, view: &View) -> bool {
+        std::ptr::eq(Arc::as_ptr(&*self.shared.snapshot_cell().load()), Arc::as_ptr(&view.snapshot))
+    }
+
+    /// Counts a retry that the budget refused.
+    pub(crate) fn count_refused(&self, again: Again) {
+        if again == Again::OverBudget {
+            self.lane().retries_refused.bump();
+        }
+    }
+
+    /// A view of the newest snapshot; targets that stay keep their connections.
+    fn renew(&self, old: &View) -> Rc<View> {
+        let snapshot = self.shared.snapshot();
+        let mut known: HashMap<TargetId, Rc<Upstream>> = HashMap::with_capacity(old.upstreams.len());
+        known.extend(old.upstreams.iter().map(|upstream| (upstream.state.id, upstream.clone())));
+        let upstreams = snapshot
+            .targets
+            .iter()
+            .map(|target| {
+                known.remove(&target.state.id).unwrap_or_else(|| {
+                    Rc::new(Upstream::new(target.state.clone(), self.worker, self.shared.config.keep_alive))
+                })
+            })
+            .collect();
+        known.values().for_each(|gone| gone.close_idle());
+        Rc::new(View { snapshot, upstreams })
+    }
+}
+
+/// Random numbers of a worker: fast, seeded by the system, not for secrets.
+pub(crate) struct Random(Cell<u64>);
+
+impl Random {
+    pub(crate) fn from_system() -> Self {
+        let mut seed = [0; 8];
+        if aws_lc_rs::rand::fill(&mut seed).is_err() {
+            panic!("the operating system gives no random numbers");
+        }
+        Self::seeded(u64::from_ne_bytes(seed))
+    }
+
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(Cell::new(seed))
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014): every state is good, and every number comes once in 2^64.
+    pub(crate) fn next(&self) -> u64 {
+        let state = self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0.set(state);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// A nonce for a cookie.
+    pub(crate) fn nonce(&self) -> [u8; 12] {
+        let (first, second) = (self.next().to_ne_bytes(), self.next().to_ne_bytes());
+        std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })
+    }
+}
