@@ -105,7 +105,7 @@ impl PoolControl {
         };
         if from != admin {
             let (from, to) = (admin_word(from), admin_word(admin));
-            info!(pool = %self.pool.config.name, target = name, from, to, "the operator changed a target");
+            info!(pool = %self.pool.config.name, target = %name, %from, %to, "the operator changed a target");
             self.publish();
         }
         true
@@ -154,9 +154,11 @@ impl PoolControl {
         let (from, to_word) = (health_word(from), health_word(to));
         match to {
             HealthState::Unhealthy => {
-                warn!(%pool, target, from, to = to_word, consecutive, reason, "a target failed its checks");
+                warn!(%pool, %target, %from, to = %to_word, consecutive, reason, "a target failed its checks");
             }
-            _ => info!(%pool, target, from, to = to_word, consecutive, reason, "a target passes its checks"),
+            _ => {
+                info!(%pool, %target, %from, to = %to_word, consecutive, reason, "a target passes its checks")
+            }
         }
     }
 
