@@ -28,14 +28,19 @@ use crate::control::Control;
 /// Connections served at a time; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 64;
 
-/// From the wait for a request to the end of its head.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a connection may take for what.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// From the wait for a request to the end of its head.
+    head: Duration,
+    /// A connection older than this finishes its request and is closed.
+    life: Duration,
+    /// Time that is left to it then.
+    end: Duration,
+}
 
-/// A connection older than this finishes its request and is closed.
-const CONNECTION_LIFE: Duration = Duration::from_secs(60);
-
-/// Time that is left to it then.
-const CONNECTION_END: Duration = Duration::from_secs(10);
+const LIMITS: Limits =
+    Limits { head: Duration::from_secs(10), life: Duration::from_secs(60), end: Duration::from_secs(10) };
 
 /// Bytes of a request head.
 const HEAD_MAX: usize = 64 * 1024;
@@ -69,7 +74,7 @@ async fn serve_tcp(
         match socket.accept().await.and_then(|(stream, _)| Ok((stream.local_addr()?, stream))) {
             Ok((local, stream)) => {
                 let guard = Guard { local: Some(local), ..guard.clone() };
-                spawn_local(connection(control.clone(), stream, guard, slot));
+                spawn_local(hold(slot, connection(control.clone(), stream, guard, LIMITS)));
             }
             Err(error) => pause(&error).await,
         }
@@ -87,7 +92,7 @@ async fn serve_unix(
     while let Ok(slot) = slots.clone().acquire_owned().await {
         match socket.accept().await {
             Ok((stream, _)) => {
-                spawn_local(connection(control.clone(), stream, guard.clone(), slot));
+                spawn_local(hold(slot, connection(control.clone(), stream, guard.clone(), LIMITS)));
             }
             Err(error) => pause(&error).await,
         }
@@ -100,8 +105,14 @@ async fn pause(error: &io::Error) {
     sleep(ACCEPT_PAUSE).await;
 }
 
-/// Serves one connection to its end; the slot is free then.
-async fn connection<S>(control: Rc<Control>, stream: S, guard: Guard, _slot: OwnedSemaphorePermit)
+/// Keeps a slot for as long as `connection` lasts.
+async fn hold(slot: OwnedSemaphorePermit, connection: impl Future<Output = ()>) {
+    connection.await;
+    drop(slot);
+}
+
+/// Serves one connection to its end.
+async fn connection<S>(control: Rc<Control>, stream: S, guard: Guard, limits: Limits)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -110,16 +121,102 @@ where
         async move { Ok::<_, Infallible>(answer(&control, &guard, request).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(HEAD_MAX);
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = match timeout(CONNECTION_LIFE, connection.as_mut()).await {
+    let ended = match timeout(limits.life, connection.as_mut()).await {
         Ok(ended) => ended,
         Err(_) => {
             connection.as_mut().graceful_shutdown();
-            timeout(CONNECTION_END, connection).await.unwrap_or(Ok(()))
+            timeout(limits.end, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
         debug!(%error, "a connection to the admin API broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::config::{Config, Overrides};
+    use crate::control::{Node, Phase};
+    use crate::pool::Pools;
+
+    const LONG: Duration = Duration::from_secs(600);
+    const SHORT: Duration = Duration::from_millis(50);
+
+    /// The client's end of a connection to an API of a node without pools; `buffer` bytes are in flight at most.
+    fn connect(buffer: usize, limits: Limits) -> DuplexStream {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("selvedge.toml");
+        std::fs::write(&file, "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"").unwrap();
+        let config = Arc::new(Config::load(&file, &Overrides::default()).unwrap());
+        let pools = Arc::new(Pools::new(&config.pools, 1));
+        let (_, phase) = tokio::sync::watch::channel(Phase::Serving);
+        let node = Node { config, pools, phase, started: Instant::now(), listeners: Vec::new() };
+        let (ours, theirs) = duplex(buffer);
+        let guard = Guard { token: None, local: None };
+        spawn_local(connection(Rc::new(Control::new(node)), theirs, guard, limits));
+        ours
+    }
+
+    /// What comes until the connection ends.
+    async fn to_end(stream: &mut DuplexStream) -> String {
+        let mut text = String::new();
+        let ended = timeout(Duration::from_secs(15), stream.read_to_string(&mut text)).await;
+        ended.expect("the connection ends").unwrap();
+        text
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_says_nothing_or_half_a_head_is_closed() {
+        let limits = Limits { head: SHORT, life: LONG, end: LONG };
+        let scene = async {
+            for sent in ["", "GET /livez HTTP/1.1\r\nHo", "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"] {
+                let mut stream = connect(4096, limits);
+                stream.write_all(sent.as_bytes()).await.unwrap();
+                let answer = to_end(&mut stream).await;
+                assert_eq!(answer.contains(" 200 OK"), sent.ends_with("\r\n\r\n"), "{answer}");
+            }
+        };
+        LocalSet::new().run_until(scene).await;
+    }
+
+    #[tokio::test]
+    async fn a_client_that_never_reads_its_answer_is_given_up() {
+        let limits = Limits { head: LONG, life: SHORT, end: SHORT };
+        let scene = async {
+            let mut stream = connect(64, limits);
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            // Nothing is read, and the other end goes away all the same.
+            let given_up = async { while stream.write_all(b"x").await.is_ok() {} };
+            timeout(Duration::from_secs(15), given_up).await.expect("the connection ends");
+            assert!(to_end(&mut stream).await.len() <= 64);
+        };
+        LocalSet::new().run_until(scene).await;
+    }
+
+    #[tokio::test]
+    async fn a_busy_connection_ends_between_two_requests_when_it_is_old() {
+        let limits = Limits { head: LONG, life: SHORT, end: LONG };
+        let scene = async {
+            let mut stream = connect(4096, limits);
+            let mut answers = 0;
+            while stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok() {
+                let mut answer = [0; 1024];
+                match timeout(Duration::from_secs(15), stream.read(&mut answer)).await.unwrap().unwrap() {
+                    0 => break,
+                    n => assert!(answer[..n].ends_with(b"\r\n\r\nok\n")),
+                }
+                answers += 1;
+            }
+            assert!(answers > 1, "{answers}");
+        };
+        LocalSet::new().run_until(scene).await;
     }
 }
