@@ -1,0 +1,248 @@
+//! The JSON API: the contract of DESIGN.md, one handler per address.
+//!
+//! Answers are JSON, failures `{"error", "field"?}` with a 4xx or 5xx status. What the handlers do is in the files named
+//! after the things they do it to; the pages use the same functions.
+
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::accounts::{self, Account, Delivery, Email, Password};
+use crate::carts::{self, Cart};
+use crate::catalogue::{self, Product, Search};
+use crate::failure::{Failure, Invalid};
+use crate::input::{Id, Json};
+use crate::instance::App;
+use crate::sessions::{self, Visitor};
+use crate::{login, orders};
+
+/// Addresses below `/api`.
+pub(crate) fn routes() -> Router<App> {
+    Router::new()
+        .route("/whoami", get(who_am_i))
+        .route("/products", get(products))
+        .route("/products/{id}", get(product))
+        .route("/cart", get(cart))
+        .route("/cart/items", post(add_item))
+        .route("/cart/items/{product_id}", delete(remove_item))
+        .route("/checkout", post(check_out))
+        .route("/signup", post(sign_up))
+        .route("/login", post(log_in))
+        .route("/logout", post(log_out))
+        .route("/account", get(account).put(change_account))
+}
+
+/// Turns a failure into the JSON that the API answers with.
+pub(crate) fn failure(failure: &Failure) -> Response {
+    let mut body = json!({ "error": failure.message() });
+    if let Some(field) = failure.field() {
+        body["field"] = field.into();
+    }
+    (failure.status(), axum::Json(body)).into_response()
+}
+
+async fn who_am_i(State(app): State<App>) -> Response {
+    axum::Json(&*app.identity).into_response()
+}
+
+async fn products(
+    State(app): State<App>,
+    search: Result<Query<Search>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(search) = search.map_err(|_| Failure::Malformed("The query cannot be read.".into()))?;
+    let products = app.store.read(move |view| catalogue::search(view, &search)).await?;
+    Ok(axum::Json(Products { products }).into_response())
+}
+
+#[derive(Serialize)]
+struct Products {
+    products: Vec<Product>,
+}
+
+async fn product(State(app): State<App>, Id(id): Id) -> Result<Response, Failure> {
+    let product = app.store.read(move |view| catalogue::find(view, id)).await?.ok_or(Failure::NotFound)?;
+    Ok(axum::Json(product).into_response())
+}
+
+async fn cart(State(app): State<App>, visitor: Visitor) -> Result<axum::Json<Cart>, Failure> {
+    let cart = app.store.read(move |view| carts::read(view, sessions::find(view, &visitor.sid)?)).await?;
+    Ok(axum::Json(cart))
+}
+
+#[derive(Deserialize)]
+struct NewItem {
+    product_id: i64,
+    quantity: i64,
+}
+
+async fn add_item(
+    State(app): State<App>,
+    visitor: Visitor,
+    body: Json<NewItem>,
+) -> Result<impl IntoResponse, Failure> {
+    let NewItem { product_id, quantity } = body.required()?;
+    let cookie = visitor.cookie();
+    let cart = app
+        .store
+        .write(move |transaction| {
+            let session = sessions::open(transaction, &visitor.sid)?;
+            carts::add(transaction, session, product_id, quantity)?;
+            carts::read(transaction, Some(session))
+        })
+        .await?;
+    Ok((cookie, axum::Json(cart)))
+}
+
+async fn remove_item(
+    State(app): State<App>,
+    visitor: Visitor,
+    Id(product_id): Id,
+) -> Result<axum::Json<Cart>, Failure> {
+    let work = move |transaction: &rusqlite::Transaction<'_>| {
+        let Some(session) = sessions::find(transaction, &visitor.sid)? else { return Ok(Cart::default()) };
+        carts::remove(transaction, session, product_id)?;
+        carts::read(transaction, Some(session))
+    };
+    Ok(axum::Json(app.store.write(work).await?))
+}
+
+#[derive(Default, Deserialize)]
+struct Destination {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    address: String,
+}
+
+/// Buys the cart. Where it goes is in the body (`name`, `address`), or else in the account of who is logged in.
+async fn check_out(
+    State(app): State<App>,
+    visitor: Visitor,
+    headers: HeaderMap,
+    body: Json<Destination>,
+) -> Result<impl IntoResponse, Failure> {
+    let key = idempotency_key(&headers)?;
+    let (order, placed_now) = app
+        .store
+        .write(move |transaction| {
+            let Some(session) = sessions::find(transaction, &visitor.sid)? else {
+                return Err(Failure::Conflict("The cart is empty.".into()));
+            };
+            orders::check_out(transaction, session, key.as_deref(), || {
+                let mut to = body.0.unwrap_or_default();
+                if to.name.is_empty() && to.address.is_empty() {
+                    let account = accounts::find(transaction, session.account)?;
+                    (to.name, to.address) = account.map(|a| (a.name, a.address)).unwrap_or_default();
+                }
+                Delivery::parse(&to.name, &to.address).map_err(first)
+            })
+        })
+        .await?;
+    let status = if placed_now { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, axum::Json(order)))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    match value.to_str() {
+        Ok(key) if (1..=orders::MAX_KEY).contains(&key.len()) => Ok(Some(key.to_owned())),
+        _ => Err(Failure::Malformed(format!(
+            "Idempotency-Key must be 1 to {} printable ASCII characters.",
+            orders::MAX_KEY
+        ))),
+    }
+}
+
+#[derive(Deserialize)]
+struct NewAccount {
+    #[serde(default)]
+    email: String,
+    #[serde(default)]
+    password: String,
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    address: String,
+}
+
+async fn sign_up(
+    State(app): State<App>,
+    visitor: Visitor,
+    body: Json<NewAccount>,
+) -> Result<impl IntoResponse, Failure> {
+    let new = body.required()?;
+    let delivery = Delivery::parse_optional(&new.name, &new.address).map_err(first)?;
+    let email = Email::parse(&new.email).map_err(Failure::Invalid)?;
+    let password = Password::parse(&new.password).map_err(Failure::Invalid)?;
+    let (sid, account) = login::sign_up(&app, &visitor, email, password, delivery).await?;
+    Ok((StatusCode::CREATED, visitor.cookie_for(&sid), axum::Json(account)))
+}
+
+#[derive(Deserialize)]
+struct Credentials {
+    #[serde(default)]
+    email: String,
+    #[serde(default)]
+    password: String,
+}
+
+async fn log_in(
+    State(app): State<App>,
+    visitor: Visitor,
+    body: Json<Credentials>,
+) -> Result<impl IntoResponse, Failure> {
+    let Credentials { email, password } = body.required()?;
+    let email = Email::parse(&email).map_err(Failure::Invalid)?;
+    let (sid, account) = login::log_in(&app, &visitor, email, password).await?;
+    Ok((visitor.cookie_for(&sid), axum::Json(account)))
+}
+
+async fn log_out(
+    State(app): State<App>,
+    visitor: Visitor,
+    _: Json<Nothing>,
+) -> Result<impl IntoResponse, Failure> {
+    let sid = login::log_out(&app, &visitor).await?;
+    Ok((StatusCode::NO_CONTENT, visitor.cookie_for(&sid), ()))
+}
+
+/// A body that is ignored; only its type is checked.
+#[derive(Deserialize)]
+struct Nothing {}
+
+async fn account(State(app): State<App>, visitor: Visitor) -> Result<impl IntoResponse, Failure> {
+    let account = app
+        .store
+        .read(move |view| {
+            let session = sessions::find(view, &visitor.sid)?;
+            accounts::find(view, session.and_then(|session| session.account))
+        })
+        .await?;
+    Ok(axum::Json(account.ok_or(Failure::LoginNeeded)?))
+}
+
+async fn change_account(
+    State(app): State<App>,
+    visitor: Visitor,
+    body: Json<Destination>,
+) -> Result<axum::Json<Account>, Failure> {
+    let to = body.required()?;
+    let work = move |transaction: &rusqlite::Transaction<'_>| {
+        let account = sessions::find(transaction, &visitor.sid)?.and_then(|session| session.account);
+        let id = account.ok_or(Failure::LoginNeeded)?;
+        let delivery = Delivery::parse(&to.name, &to.address).map_err(first)?;
+        accounts::update(transaction, id, &delivery)?;
+        accounts::find(transaction, Some(id))?.ok_or(Failure::LoginNeeded)
+    };
+    Ok(axum::Json(app.store.write(work).await?))
+}
+
+/// JSON names one field: the first that is wrong.
+fn first(mut wrong: Vec<Invalid>) -> Failure {
+    Failure::Invalid(wrong.swap_remove(0))
+}

@@ -1,0 +1,121 @@
+//! What can go wrong with a request, in one type: its status, and the words for the person who sent it.
+//!
+//! A handler returns it without knowing who asked. The outermost layer ([`crate::instance`]) finds it on the response and
+//! writes it as JSON below `/api/`, and as a page elsewhere. Details of internal failures go to the log, never to the client.
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+/// Why a request was not done.
+#[derive(Debug, Clone)]
+pub(crate) enum Failure {
+    /// 400: the request cannot be understood.
+    Malformed(String),
+    /// 401: it needs somebody who is logged in.
+    LoginNeeded,
+    /// 401: no such account, or not its password. Deliberately not which of the two.
+    WrongPassword,
+    /// 403: it does not come from one of the shop's own pages.
+    Forbidden(&'static str),
+    /// 404.
+    NotFound,
+    /// 405.
+    WrongMethod,
+    /// 408: the client took too long to send it, or the shop to answer it.
+    TooSlow,
+    /// 409: what it wants is no longer possible.
+    Conflict(String),
+    /// 413: the body is larger than [`crate::instance::MAX_BODY`].
+    TooLarge,
+    /// 415: the body is of the wrong type; names the right one.
+    WrongType(&'static str),
+    /// 422: a value is not acceptable.
+    Invalid(Invalid),
+    /// 503: the database has too many others to serve.
+    Busy,
+    /// 500: the shop's own fault.
+    Internal,
+}
+
+/// A value that is not acceptable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Invalid {
+    /// Name of the JSON key or form field.
+    pub(crate) field: &'static str,
+    /// What is wrong with it and what would be right.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    /// A value that is not acceptable.
+    pub(crate) fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+        Self::Invalid(Invalid { field, message: message.into() })
+    }
+
+    /// The shop's own fault; the reason is logged here, because the client does not get to see it.
+    pub(crate) fn internal(reason: impl std::fmt::Display) -> Self {
+        eprintln!("myclothes: internal error: {reason}");
+        Self::Internal
+    }
+
+    /// Status of the response.
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Malformed(_) => StatusCode::BAD_REQUEST,
+            Self::LoginNeeded | Self::WrongPassword => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// One sentence for the person who sent the request.
+    pub(crate) fn message(&self) -> String {
+        match self {
+            Self::Malformed(message) | Self::Conflict(message) => message.clone(),
+            Self::Invalid(invalid) => invalid.message.clone(),
+            Self::LoginNeeded => "Log in first.".into(),
+            Self::WrongPassword => "There is no account with this e-mail address and password.".into(),
+            Self::Forbidden(message) => (*message).into(),
+            Self::NotFound => "There is nothing at this address.".into(),
+            Self::WrongMethod => "This address does not take that kind of request.".into(),
+            Self::TooSlow => "The request took too long.".into(),
+            Self::TooLarge => "The request is too large.".into(),
+            Self::WrongType(wanted) => format!("The body must be {wanted}."),
+            Self::Busy => "The shop is very busy. Try again in a moment.".into(),
+            Self::Internal => "Something went wrong in the shop. It has been noted.".into(),
+        }
+    }
+
+    /// The field that is to blame, if it is one field.
+    pub(crate) fn field(&self) -> Option<&'static str> {
+        match self {
+            Self::Invalid(invalid) => Some(invalid.field),
+            _ => None,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked) => Self::Busy,
+            _ => Self::internal(error),
+        }
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}

@@ -1,0 +1,94 @@
+//! The proxy's configuration: `config/myclothes.toml`, with the addresses of this system filled in.
+//!
+//! Only addresses, targets and the session key file are set; whatever else is in that file stays as it is written there.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use selvedge::config::{Config, Overrides, keys};
+
+use crate::dns::Member;
+use crate::trouble::Trouble;
+
+/// The file as it was when this program was built.
+const BUILT_IN: &str = include_str!("../../config/myclothes.toml");
+
+/// Reads a configuration as the proxy will read it.
+pub(crate) fn load(file: &Path) -> Result<Config, Trouble> {
+    Config::load(file, &Overrides::default()).map_err(|errors| Trouble::in_config(errors.to_string()))
+}
+
+/// Writes `config/myclothes.toml` into the data folder, with this system's addresses, targets and session keys.
+pub(crate) fn write(
+    data: &Path,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    instances: &[Member],
+) -> Result<PathBuf, Trouble> {
+    let keys_file = data.join("session.keys");
+    if !keys_file.exists() {
+        write_file(&keys_file, &format!("{}\n", keys::fresh_line()))?;
+    }
+    let mut config: toml::Table = BUILT_IN
+        .parse()
+        .map_err(|error| Trouble::new(format!("config/myclothes.toml, as built in, is wrong: {error}")))?;
+    let targets = instances.iter().map(|member| {
+        let mut target = toml::Table::new();
+        target.insert("address".into(), member.address.to_string().into());
+        target.insert("zone".into(), member.zone.clone().into());
+        toml::Value::Table(target)
+    });
+    let entries: [(&[&str], toml::Value); 4] = [
+        (&["listener", "0", "address"], listen.to_string().into()),
+        (&["admin", "address"], admin.to_string().into()),
+        (&["session_keys", "file"], keys_file.to_string_lossy().into_owned().into()),
+        (&["pool", "shop", "target"], targets.collect::<Vec<_>>().into()),
+    ];
+    for (path, value) in entries {
+        set(&mut config, path, value)
+            .ok_or_else(|| Trouble::new(format!("config/myclothes.toml lacks {}", path.join("."))))?;
+    }
+    let file = data.join("selvedge.toml");
+    write_file(&file, &config.to_string())?;
+    Ok(file)
+}
+
+/// Sets a value; its table is made when absent, a list must be there.
+fn set(table: &mut toml::Table, path: &[&str], value: toml::Value) -> Option<()> {
+    match path {
+        [key] => drop(table.insert((*key).into(), value)),
+        [list, place, rest @ ..] if place.parse::<usize>().is_ok() => {
+            let entry = table.get_mut(*list)?.as_array_mut()?.get_mut(place.parse::<usize>().ok()?)?;
+            set(entry.as_table_mut()?, rest, value)?;
+        }
+        [key, rest @ ..] => {
+            let inner = table.entry(*key).or_insert_with(|| toml::Table::new().into());
+            set(inner.as_table_mut()?, rest, value)?;
+        }
+        [] => {}
+    }
+    Some(())
+}
+
+fn write_file(file: &Path, text: &str) -> Result<(), Trouble> {
+    std::fs::write(file, text)
+        .map_err(|error| Trouble::new(format!("{} cannot be written: {error}", file.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_set_in_tables_and_lists_that_are_there_and_in_new_tables() {
+        let mut config: toml::Table = "[[listener]]\nname = 'web'".parse().unwrap();
+        set(&mut config, &["listener", "0", "address"], "127.0.0.1:80".into()).unwrap();
+        set(&mut config, &["admin", "address"], "127.0.0.1:81".into()).unwrap();
+        assert!(set(&mut config, &["route", "0", "path"], "/".into()).is_none());
+        let expected: toml::Table =
+            "listener = [{name = 'web', address = '127.0.0.1:80'}]\nadmin.address = '127.0.0.1:81'"
+                .parse()
+                .unwrap();
+        assert_eq!(config, expected);
+    }
+}
