@@ -1,0 +1,134 @@
+//! Bounds of what one client may use: head, fields, target, body, connections.
+
+use std::time::Duration;
+
+use crate::support::{Client, Edge, Origin, Raw, still_waiting_after};
+
+fn refused(reason: &str) -> String {
+    format!("{}{{reason=\"{reason}\"}}", crate::REFUSALS)
+}
+
+async fn status_of(edge: &Edge, request: impl AsRef<[u8]>) -> u16 {
+    let mut raw = Raw::connect(edge).await;
+    raw.send(request).await;
+    let answer = raw.response().await;
+    if answer.status != 200 {
+        assert!(answer.fields.lists("connection", "close"), "{answer:?}");
+        raw.ended().await;
+    }
+    answer.status
+}
+
+#[tokio::test]
+async fn a_head_larger_than_allowed_is_a_431() {
+    let origin = Origin::start().await;
+    let edge = Edge::before(&origin).listener("max_head = \"4KiB\"").start().await;
+    let request =
+        |filler: usize| format!("GET / HTTP/1.1\r\nHost: shop.test\r\nX: {}\r\n\r\n", "x".repeat(filler));
+    let overhead = request(0).len();
+    assert_eq!(status_of(&edge, request(4096 - overhead)).await, 200);
+    assert_eq!(status_of(&edge, request(4097 - overhead)).await, 431);
+    assert_eq!(status_of(&edge, request(1_000_000)).await, 431);
+    edge.counts(&refused("head_too_large"), 2).await;
+    assert_eq!(origin.count(), 1);
+}
+
+#[tokio::test]
+async fn more_fields_than_allowed_are_a_431() {
+    let origin = Origin::start().await;
+    let edge = Edge::before(&origin).listener("max_fields = 10").start().await;
+    let request =
+        |more: usize| format!("GET / HTTP/1.1\r\nHost: shop.test\r\n{}\r\n", "X: y\r\n".repeat(more));
+    assert_eq!(status_of(&edge, request(9)).await, 200);
+    assert_eq!(status_of(&edge, request(10)).await, 431);
+    edge.counts(&refused("head_too_large"), 1).await;
+}
+
+#[tokio::test]
+async fn the_default_bounds_are_32_kib_and_100_fields() {
+    let origin = Origin::start().await;
+    let edge = Edge::before(&origin).start().await;
+    let request = |more: usize, filler: usize| {
+        let filler = "x".repeat(filler);
+        format!("GET / HTTP/1.1\r\nHost: shop.test\r\nX: {filler}\r\n{}\r\n", "X: y\r\n".repeat(more))
+    };
+    assert_eq!(status_of(&edge, request(98, 30_000)).await, 200);
+    assert_eq!(status_of(&edge, request(99, 0)).await, 431);
+    assert_eq!(status_of(&edge, request(0, 32 * 1024)).await, 431);
+}
+
+#[tokio::test]
+async fn a_target_longer_than_allowed_is_a_414() {
+    let origin = Origin::start().await;
+    let edge = Edge::before(&origin).listener("max_head = \"4KiB\"").start().await;
+    let request = format!("GET /{} HTTP/1.1\r\nHost: shop.test\r\n\r\n", "x".repeat(5000));
+    assert_eq!(status_of(&edge, request).await, 414);
+    let endless = format!("GET /{}", "x".repeat(500_000));
+    assert_eq!(status_of(&edge, endless).await, 414);
+    edge.counts(&refused("target_too_long"), 2).await;
+    assert_eq!(origin.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_body_larger_than_allowed_is_a_413() {
+    let origin = Origin::start().await;
+    let edge = Edge::before(&origin).listener("max_body = \"1KiB\"").start().await;
+    let fixed = |length: usize| {
+        format!(
+            "POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: {length}\r\n\r\n{}",
+            "x".repeat(length)
+        )
+    };
+    let chunks = |length: usize| {
+        let chunk = format!("100\r\n{}\r\n", "x".repeat(256)).repeat(length / 256);
+        format!("POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}0\r\n\r\n")
+    };
+    assert_eq!(status_of(&edge, fixed(1024)).await, 200);
+    assert_eq!(status_of(&edge, chunks(1024)).await, 200);
+    let connections = origin.connections();
+    assert_eq!(status_of(&edge, fixed(1025)).await, 413);
+    assert_eq!(
+        origin.connections(),
+        connections,
+        "a length that is too large says so before any target is asked"
+    );
+    assert_eq!(status_of(&edge, chunks(1280)).await, 413);
+    assert_eq!(status_of(&edge, chunks(256_000)).await, 413);
+    edge.counts(&refused("body_too_large"), 3).await;
+    assert_eq!(origin.count(), 2, "a body that is too large is never complete at an origin");
+}
+
+#[tokio::test]
+async fn a_body_too_large_is_refused_before_it_is_sent_when_the_client_asks() {
+    let origin = Origin::start().await;
+    let edge = Edge::before(&origin).listener("max_body = \"1KiB\"").start().await;
+    let mut raw = Raw::connect(&edge).await;
+    raw.send("POST / HTTP/1.1\r\nHost: shop.test\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n")
+        .await;
+    let answer = raw.response().await;
+    assert!(answer.interim.is_empty(), "{answer:?}");
+    assert_eq!(answer.status, 413);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_for_their_turn() {
+    for workers in ["workers = 1", "workers = 2"] {
+        let origin = Origin::start().await;
+        let edge = Edge::before(&origin).top(workers).listener("max_connections = 2").start().await;
+        let mut first = Raw::connect(&edge).await;
+        let mut second = Raw::connect(&edge).await;
+        for raw in [&mut first, &mut second] {
+            raw.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+            assert_eq!(raw.response().await.status, 200);
+        }
+        let mut third = Raw::connect(&edge).await;
+        third.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+        assert!(still_waiting_after(Duration::from_millis(300), third.head()).await, "{workers}");
+        drop(first);
+        assert_eq!(third.response().await.status, 200);
+        drop((second, third));
+        for _ in 0..10 {
+            assert_eq!(Client::of(&edge).get("/").await.status, 200, "{workers}");
+        }
+    }
+}

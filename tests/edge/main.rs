@@ -1,0 +1,33 @@
+//! The data plane from outside: the built binary between scripted clients and scripted origins on loopback sockets.
+//!
+//! One program for all of it, a module for each behaviour, because linking is what takes long. `SELVEDGE_SOAK=1` makes the
+//! tests of endurance as long as the specification asks; without it everything runs in a minute or so.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod allow;
+mod balancing;
+mod deadlines;
+mod errors;
+mod forwarding;
+mod framing;
+mod hang_up;
+mod harness;
+mod hop_by_hop;
+mod lifecycle;
+mod limits;
+mod retries;
+mod routing;
+mod session;
+mod streaming;
+mod strict_answers;
+mod strict_heads;
+mod survival;
+mod upgrade;
+mod zones;
+
+/// Counts refused requests, by `reason`.
+const REFUSALS: &str = "selvedge_requests_refused_total";
