@@ -129,7 +129,8 @@ impl Control {
             }
             in_service += targets.iter().filter(|target| target.in_service()).count();
         }
-        if in_service == 0 {
+        let targets: usize = self.pools.iter().map(|pool| pool.targets().len()).sum();
+        if in_service == 0 && targets > 0 {
             return Err("no target of any pool is in service".into());
         }
         Ok(())

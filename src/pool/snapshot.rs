@@ -138,7 +138,11 @@ impl Target {
             (AdminState::Up, HealthState::Healthy) => Status::Healthy,
             (AdminState::Up, HealthState::Unhealthy) => Status::Unhealthy,
         };
-        let alive = member.health == HealthState::Healthy || panic;
+        let alive = match member.health {
+            HealthState::Healthy => true,
+            HealthState::Unhealthy => panic,
+            HealthState::Initial => false,
+        };
         Self {
             takes_new: alive && member.admin == AdminState::Up && member.weight > 0,
             keeps_bound: alive && member.admin != AdminState::Down,

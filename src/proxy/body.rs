@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, Version};
 use http_body::Frame;
 
 use super::http1;
@@ -95,6 +95,8 @@ impl Body {
 
 /// A whole answer, of a target or of our own.
 pub(crate) struct Answer {
+    /// Protocol that brought it; HTTP/1.1 for our own.
+    pub(crate) version: Version,
     pub(crate) status: http::StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Body,

@@ -4,8 +4,8 @@
 //! so that a user's report can be found in the log. It never says which target failed: that is for the log.
 
 use bytes::Bytes;
-use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderValue};
+use http::{StatusCode, Version};
 
 use super::body::{Answer, Body};
 use crate::pool::{Failure, Refusal};
@@ -123,7 +123,14 @@ impl ProxyError {
             }
             _ => {}
         }
-        Answer { status, headers, body: Body::Full(Bytes::from(text)), upgrade: None, record: None }
+        Answer {
+            version: Version::HTTP_11,
+            status,
+            headers,
+            body: Body::Full(Bytes::from(text)),
+            upgrade: None,
+            record: None,
+        }
     }
 }
 
@@ -135,18 +142,25 @@ enum Form {
 }
 
 impl Form {
-    /// The first of our forms that `Accept` names; text when it names none.
+    /// The form that `Accept` likes best, the first among equals; text when it names none of ours.
     fn preferred(accept: Option<&HeaderValue>) -> Self {
         let Some(accept) = accept.and_then(|value| value.to_str().ok()) else { return Self::Text };
+        let mut best = (0.0, Self::Text);
         for range in accept.split(',') {
-            match range.split(';').next().unwrap_or_default().trim() {
-                "text/html" | "application/xhtml+xml" => return Self::Html,
-                "application/json" | "application/problem+json" | "application/*" => return Self::Json,
-                "text/plain" => return Self::Text,
-                _ => {}
+            let mut parts = range.split(';').map(str::trim);
+            let form = match parts.next().unwrap_or_default().to_ascii_lowercase().as_str() {
+                "text/html" | "application/xhtml+xml" => Self::Html,
+                "application/json" | "application/problem+json" | "application/*" => Self::Json,
+                "text/plain" | "text/*" => Self::Text,
+                _ => continue,
+            };
+            let quality =
+                parts.find_map(|part| part.strip_prefix("q=")).map_or(Some(1.0), |q| q.parse().ok());
+            if quality.is_some_and(|quality: f32| quality > best.0) {
+                best = (quality.unwrap_or_default(), form);
             }
         }
-        Self::Text
+        best.1
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 
 use super::balance::{Choice, Pick};
 use super::body::{Answer, Body, RequestBody};
@@ -65,8 +65,9 @@ pub(crate) async fn exchange(
         }
         Err(error) => {
             worker.report(&error, &id);
+            let gone = matches!(error, ProxyError::ClientGone);
             let mut answer = error.into_answer(accept.as_ref(), &id);
-            answer.record = record.map(|record| record.answered(answer.status));
+            answer.record = record.map(|record| if gone { record } else { record.answered(answer.status) });
             answer
         }
     }
@@ -110,7 +111,7 @@ async fn forward(
     let (mut answer, landed) =
         attempts(worker, &pool, inform, head, upload, session.bond.as_ref(), id).await?;
 
-    headers::backward(&worker.config.forwarding, &mut answer.headers);
+    headers::backward(&worker.config.forwarding, answer.version, &mut answer.headers);
     session.stamp(worker, &pool, &landed, secure, &mut answer.headers);
     Ok(answer)
 }
@@ -374,7 +375,14 @@ fn options() -> Answer {
     let mut headers = HeaderMap::new();
     let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     headers.insert(header::ALLOW, allowed);
-    Answer { status: StatusCode::NO_CONTENT, headers, body: Body::Empty, upgrade: None, record: None }
+    Answer {
+        version: Version::HTTP_11,
+        status: StatusCode::NO_CONTENT,
+        headers,
+        body: Body::Empty,
+        upgrade: None,
+        record: None,
+    }
 }
 
 fn redirected(redirect: &config::Redirect, head: &Head, peer: &Peer) -> Result<Answer, ProxyError> {
@@ -406,7 +414,14 @@ fn redirected(redirect: &config::Redirect, head: &Head, peer: &Peer) -> Result<A
     let mut headers = HeaderMap::new();
     headers.insert(header::LOCATION, location);
     let body = Body::Full(bytes::Bytes::new());
-    Ok(Answer { status: redirect.status, headers, body, upgrade: None, record: None })
+    Ok(Answer {
+        version: Version::HTTP_11,
+        status: redirect.status,
+        headers,
+        body,
+        upgrade: None,
+        record: None,
+    })
 }
 
 fn responded(respond: &config::Respond) -> Answer {
@@ -416,7 +431,7 @@ fn responded(respond: &config::Respond) -> Answer {
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Body::Empty,
         _ => Body::Full(respond.body.clone()),
     };
-    Answer { status: respond.status, headers, body, upgrade: None, record: None }
+    Answer { version: Version::HTTP_11, status: respond.status, headers, body, upgrade: None, record: None }
 }
 
 /// Counts one request of a pool, from its head to the last byte of its answer.

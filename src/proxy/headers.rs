@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
+use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::Random;
@@ -18,7 +19,6 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const VIA: HeaderValue = HeaderValue::from_static("1.1 selvedge");
 /// Longest request id taken over from a trusted proxy.
 const REQUEST_ID_MAX: usize = 128;
 
@@ -96,6 +96,7 @@ pub(crate) fn forward(
     id: &HeaderValue,
     random: &Random,
 ) {
+    let version = head.version;
     let headers = &mut head.headers;
     if !origin.trusted {
         for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, header::FORWARDED] {
@@ -133,7 +134,7 @@ pub(crate) fn forward(
         }
     }
     if forwarding.via {
-        append_to_list(headers, header::VIA, &VIA);
+        append_to_list(headers, header::VIA, &via(version));
     }
     if forwarding.request_id {
         headers.insert(X_REQUEST_ID, id.clone());
@@ -145,10 +146,19 @@ pub(crate) fn forward(
 }
 
 /// Readies an answer's fields for the client.
-pub(crate) fn backward(forwarding: &Forwarding, headers: &mut HeaderMap) {
+pub(crate) fn backward(forwarding: &Forwarding, version: Version, headers: &mut HeaderMap) {
     if forwarding.via {
-        append_to_list(headers, header::VIA, &VIA);
+        append_to_list(headers, header::VIA, &via(version));
     }
+}
+
+/// Our entry: the protocol that the message came by (RFC 9110 §7.6.3), and our name.
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_10 => "1.0 selvedge",
+        Version::HTTP_2 => "2.0 selvedge",
+        _ => "1.1 selvedge",
+    })
 }
 
 /// Adds an element to a field that is a comma-separated list.
@@ -222,6 +232,7 @@ mod tests {
             headers.append(*name, HeaderValue::from_str(value).unwrap());
         }
         let mut head = Head {
+            version: http::Version::HTTP_11,
             method: Method::GET,
             scheme: None,
             host: Some(HeaderValue::from_static("shop.test")),

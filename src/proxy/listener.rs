@@ -3,7 +3,6 @@
 //! Each worker has its own socket on the same address (SO_REUSEPORT), so the kernel spreads connections and no lock is
 //! shared. What an accepted connection says is not read here.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -103,27 +102,28 @@ pub(crate) struct WorkerSocket {
 impl WorkerSocket {
     /// Accepts and serves until the worker stops; what the kernel has completed by then is still served.
     pub(crate) async fn run(self, worker: &'static Worker) {
-        let listener = match TcpListener::from_std(self.socket) {
+        let watched = self.socket.try_clone().and_then(TcpListener::from_std);
+        let listener = match watched {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(listener = %self.config.name, "the socket cannot be watched: {error}");
                 return;
             }
         };
-        let config = Rc::new(self.config);
-        let full = Cell::new(false);
+        let config = Rc::new(self.config.clone());
         loop {
-            if !worker.stopping.get() && self.open.load(Relaxed) >= config.max_connections {
-                // The kernel's queue holds the others, and refuses when it is full too.
-                if !full.replace(true) {
-                    tracing::warn!(listener = %config.name, max_connections = config.max_connections, "listener is full");
-                }
-                worker.pause(ACCEPT_PAUSE).await;
-                continue;
-            }
-            full.set(false);
             match next(worker, &listener).await {
-                Some(Ok((tcp, address))) => admit(worker, &config, &self.open, tcp, address),
+                Some(Ok((tcp, address))) => {
+                    let lane = worker.lane();
+                    lane.accepted.bump();
+                    let source = address.ip().to_canonical();
+                    if !config.allow.iter().any(|net| net.contains(&source)) {
+                        lane.denied.bump();
+                        continue;
+                    }
+                    let place = self.place(worker, &config).await;
+                    serve(worker, &config, place, tcp, address);
+                }
                 Some(Err(error)) if is_about_one_connection(&error) => {}
                 Some(Err(error)) => {
                     worker.lane().accept_errors.bump();
@@ -132,6 +132,23 @@ impl WorkerSocket {
                 }
                 None => return,
             }
+        }
+    }
+}
+
+impl WorkerSocket {
+    /// A place among the listener's connections. While there is none, the kernel's queue holds the others, and refuses
+    /// when it is full too.
+    async fn place(&self, worker: &'static Worker, config: &config::Listener) -> OpenConnection {
+        let mut told = false;
+        loop {
+            if let Some(place) = OpenConnection::count(worker, &self.open, config.max_connections) {
+                return place;
+            }
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(listener = %config.name, max_connections = config.max_connections, "listener is full");
+            }
+            tokio::time::sleep(ACCEPT_PAUSE).await;
         }
     }
 }
@@ -146,26 +163,18 @@ async fn next(worker: &Worker, listener: &TcpListener) -> Option<io::Result<(Tcp
     .await
 }
 
-/// Serves a connection if its source may connect.
-fn admit(
+/// Serves a connection in a task of its own.
+fn serve(
     worker: &'static Worker,
     config: &Rc<config::Listener>,
-    open: &Arc<AtomicUsize>,
+    place: OpenConnection,
     tcp: TcpStream,
     address: SocketAddr,
 ) {
-    let lane = worker.lane();
-    lane.accepted.bump();
-    let source = address.ip().to_canonical();
-    if !config.allow.iter().any(|net| net.contains(&source)) {
-        lane.denied.bump();
-        return;
-    }
     let _ = tcp.set_nodelay(true);
-    let guard = OpenConnection::count(worker, open.clone());
     let serving = http1::serve(worker, config.clone(), tcp, address);
     tokio::task::spawn_local(async move {
-        let _guard = guard;
+        let _place = place;
         serving.await;
     });
 }
@@ -177,10 +186,11 @@ pub(crate) struct OpenConnection {
 }
 
 impl OpenConnection {
-    fn count(worker: &'static Worker, open: Arc<AtomicUsize>) -> Self {
-        open.fetch_add(1, Relaxed);
+    /// Counts one more unless that would be more than `max`.
+    fn count(worker: &'static Worker, open: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+        open.try_update(Relaxed, Relaxed, |now| (now < max).then_some(now + 1)).ok()?;
         worker.lane().open.bump();
-        Self { worker, open }
+        Some(Self { worker, open: open.clone() })
     }
 }
 

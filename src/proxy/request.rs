@@ -1,12 +1,14 @@
 //! A request as the exchange sees it, whatever protocol brought it.
 
-use http::Method;
 use http::header::{HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
+use http::{Method, Version};
 
 /// What is end to end in a request, checked: fields of the connection are gone, Host is one and well formed.
 #[derive(Debug)]
 pub(crate) struct Head {
+    /// Protocol that brought it.
+    pub(crate) version: Version,
     /// Neither CONNECT nor TRACE.
     pub(crate) method: Method,
     /// Only if the target was in absolute form.

@@ -32,6 +32,7 @@ fn wildcard(suffix: &str) -> Option<HostPattern> {
 
 fn head(host: &str, path: &str) -> Head {
     Head {
+        version: http::Version::HTTP_11,
         method: Method::GET,
         scheme: None,
         host: Some(HeaderValue::from_str(host).unwrap()),

@@ -62,8 +62,23 @@ impl Choice<'_> {
                 Pick::OwnIsFull { index }
             }
             // It has failed this request but is in service: the request goes elsewhere, the bond stays.
-            (Some(_), _) | (None, None) => self.pick_new(turn, random),
+            (Some(_), _) | (None, None) => self.pick_elsewhere(turn, random),
             (None, Some(bond)) => rehome::pick(self, bond),
+        }
+    }
+
+    /// After a failure, in another zone if one has a target: what broke one may have broken its neighbours.
+    fn pick_elsewhere(&self, turn: usize, random: u64) -> Pick {
+        if self.tried.is_empty() {
+            return self.pick_new(turn, random);
+        }
+        let zone = |index: &u32| &self.target(*index).state.zone;
+        let failed = |index: &&u32| self.tried.iter().any(|tried| zone(tried) == zone(index));
+        let neighbours: Vec<u32> = self.snapshot.open.iter().filter(failed).copied().collect();
+        let avoided = [self.tried, &neighbours].concat();
+        match (Choice { tried: &avoided, ..*self }).pick_new(turn, random) {
+            Pick::NoneLeft | Pick::AllFull => self.pick_new(turn, random),
+            elsewhere => elsewhere,
         }
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct Client {
     scanned: Cell<usize>,
     body: RefCell<Decoder>,
     framing: Cell<Framing>,
+    /// The body could not be read to its end: what follows it is not a request.
+    broken: Cell<bool>,
     /// Bytes of body that this request may still bring.
     allowance: Cell<u64>,
     /// The client waits for `100 Continue`.
@@ -61,6 +63,7 @@ impl Client {
             scanned: Cell::new(0),
             body: RefCell::new(Decoder::Done),
             framing: Cell::new(Framing::None),
+            broken: Cell::new(false),
             allowance: Cell::new(0),
             expects_continue: Cell::new(false),
             continuing: RefCell::default(),
@@ -144,11 +147,24 @@ impl Client {
         self.expects_continue.get()
     }
 
+    /// Whether the present request's body could not be read to its end.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.get()
+    }
+
     /// Reads on in the present request's body, telling the client to send it if it waits for that.
     pub(crate) fn poll_body(
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let part = self.poll_part(cx);
+        if matches!(part, Poll::Ready(Some(Err(_)))) {
+            self.broken.set(true);
+        }
+        part
+    }
+
+    fn poll_part(&self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         if self.expects_continue.replace(false) && !self.has_input() {
             self.continuing.borrow_mut().buffer().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }

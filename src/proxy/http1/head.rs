@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::PathAndQuery;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 
 use super::framing::Framing;
 use crate::pool::Refusal;
@@ -36,6 +36,7 @@ pub(crate) struct Request {
 /// An answer's head as the connection to the target needs it.
 #[derive(Debug)]
 pub(crate) struct Answer {
+    pub(crate) version: Version,
     pub(crate) status: StatusCode,
     /// Without the fields named in the module's documentation, except Content-Length when there is no body that could
     /// restate it (HEAD, 304).
@@ -89,8 +90,7 @@ pub(crate) fn take_request(
     }
     let Some(end) = end_of_head(buffer, *scanned)? else {
         if buffer.len() >= limits.max_head {
-            let in_target = memchr::memchr(b'\n', buffer).is_none();
-            return Err(if in_target { Refusal::TargetTooLong } else { Refusal::HeadTooLarge });
+            return Err(too_large(buffer, limits));
         }
         // The last three bytes may be the beginning of the end.
         *scanned = buffer.len().saturating_sub(3);
@@ -98,10 +98,18 @@ pub(crate) fn take_request(
     };
     *scanned = 0;
     if end > limits.max_head {
-        return Err(Refusal::HeadTooLarge);
+        return Err(too_large(buffer, limits));
     }
     let bytes = buffer.split_to(end).freeze();
     parse_request(&bytes, limits.max_fields, map).map(Some)
+}
+
+/// Of a head that is too large, whether the request line alone is.
+fn too_large(buffer: &[u8], limits: Limits) -> Refusal {
+    match memchr::memchr(b'\n', &buffer[..limits.max_head.min(buffer.len())]) {
+        Some(_) => Refusal::HeadTooLarge,
+        None => Refusal::TargetTooLong,
+    }
 }
 
 fn parse_request(bytes: &Bytes, max_fields: usize, map: &mut HeaderMap) -> Result<Request, Refusal> {
@@ -141,6 +149,7 @@ fn parse_request(bytes: &Bytes, max_fields: usize, map: &mut HeaderMap) -> Resul
         http10,
         keep_alive: if http10 { connection.keep_alive && !connection.close } else { !connection.close },
         head: Head {
+            version: version_of(http10),
             method,
             scheme,
             host,
@@ -223,12 +232,17 @@ fn parse_answer(
     }
     let asked = if http10 { connection.keep_alive && !connection.close } else { !connection.close };
     Ok(Answer {
+        version: version_of(http10),
         status,
         framing,
         keep_alive: asked && framing != Framing::Close,
         upgrade,
         headers: std::mem::take(map),
     })
+}
+
+fn version_of(http10: bool) -> Version {
+    if http10 { Version::HTTP_10 } else { Version::HTTP_11 }
 }
 
 /// Fields of a complete trailer section (with its empty line); `None` if one is malformed. Those that have no place in
@@ -269,6 +283,8 @@ fn belongs_in_head(name: &HeaderName) -> bool {
             header::MAX_FORWARDS,
         ]
         .contains(name)
+        || *name == header::FORWARDED
+        || name.as_str().starts_with("x-forwarded-")
 }
 
 /// Fields that belong to one connection whether or not `Connection` names them.
@@ -354,8 +370,10 @@ impl<'a> Fields<'a> {
             }
             header::CONNECTION => self.connection.push(value),
             header::TE => {
-                self.accepts_trailers |=
-                    tokens(value.as_bytes()).any(|t| t.eq_ignore_ascii_case(b"trailers"));
+                self.accepts_trailers |= tokens(value.as_bytes()).any(|token| {
+                    let name = token.split(|byte| *byte == b';').next().unwrap_or_default();
+                    name.trim_ascii().eq_ignore_ascii_case(b"trailers")
+                });
             }
             header::UPGRADE => self.upgrade = Some(value),
             header::EXPECT => self.expect = Some(value),

@@ -161,6 +161,7 @@ impl Connection {
         let keep_alive = request.keep_alive
             && framing != Framing::Close
             && !self.client.is_expecting()
+            && !self.client.is_broken()
             && !matches!(self.client.body_framing(), Framing::Length(length) if unread && length > DRAIN_MAX as u64);
         let after = match (keep_alive, request.http10) {
             (true, false) => After::KeepAlive,

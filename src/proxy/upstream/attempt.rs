@@ -1,6 +1,5 @@
 //! Sending a request to a target and waiting for the head of its answer, while the body is still being sent if need be.
 
-use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -88,9 +87,12 @@ pub(crate) async fn send(
             Ok(Arrived { answer, connection, upload, in_flight })
         }
         Err(Stopped::Client(error)) => Err(Failed { error: AttemptError::Client(error), upload }),
-        Err(Stopped::Target(failure, why)) => {
+        Err(stopped) => {
+            let (failure, why, untouched) = match stopped {
+                Stopped::Target(failure, why) => (failure, why, false),
+                _ => (Failure::Reset, CLOSED.to_owned(), connection.nothing_arrived()),
+            };
             lane.failures[failure as usize].bump();
-            let untouched = failure == Failure::Reset && connection.nothing_arrived();
             Err(Failed { error: AttemptError::Target { failure, untouched, why }, upload })
         }
     }
@@ -98,6 +100,8 @@ pub(crate) async fn send(
 
 enum Stopped {
     Client(RequestBodyError),
+    /// The target ended the connection in an orderly way before the first byte of an answer.
+    Ended,
     Target(Failure, String),
 }
 
@@ -110,7 +114,9 @@ async fn answer_head(
     let mut hold = attempt.head.expect_continue;
     let mut uploading = true;
     let mut interim = 0;
-    connection.deadline.set(if hold { CONTINUE_WAIT } else { attempt.timeouts.first_byte });
+    if hold {
+        connection.deadline.set(CONTINUE_WAIT);
+    }
     loop {
         let answer = std::future::poll_fn(|cx| {
             poll_attempt(cx, attempt, connection, upload, &mut hold, &mut uploading)
@@ -130,7 +136,7 @@ async fn answer_head(
         if answer.status == StatusCode::CONTINUE {
             // The client hears it when its body is first asked for.
             hold = false;
-            connection.deadline.set(attempt.timeouts.first_byte);
+            connection.deadline.clear();
         } else if attempt.inform.send(answer.status, &answer.headers).await.is_err() {
             return Err(Stopped::Client(RequestBodyError::Gone));
         }
@@ -150,14 +156,20 @@ fn poll_attempt(
     if *uploading {
         let before = upload.outgoing.written();
         match upload.poll(cx, &connection.io, *hold) {
-            Poll::Ready(Ok(())) => *uploading = false,
+            Poll::Ready(Ok(())) => {
+                *uploading = false;
+                connection.deadline.set(attempt.timeouts.first_byte);
+            }
             Poll::Ready(Err(UploadError::Client(error))) => return Poll::Ready(Err(Stopped::Client(error))),
             // The target may have answered before it stopped reading: look before giving up.
             Poll::Ready(Err(UploadError::Target(error))) => broken = Some(error),
+            Poll::Pending if *hold => {}
+            // It is the client that we wait for, and that has a deadline of its own.
+            Poll::Pending if upload.outgoing.is_empty() => connection.deadline.clear(),
+            Poll::Pending if upload.outgoing.written() > before || !connection.deadline.is_set() => {
+                connection.deadline.set(attempt.timeouts.idle);
+            }
             Poll::Pending => {}
-        }
-        if !*hold && upload.outgoing.written() > before {
-            connection.deadline.set(attempt.timeouts.first_byte);
         }
     }
     match connection.poll_head(cx, &attempt.head.method, attempt.worker) {
@@ -165,7 +177,8 @@ fn poll_attempt(
         Poll::Ready(Err(HeadError::Bad(bad))) => {
             return Poll::Ready(Err(Stopped::Target(Failure::Protocol, bad.0.into())));
         }
-        Poll::Ready(Err(HeadError::Closed(error))) => broken = broken.or(error).or(Some(closed())),
+        Poll::Ready(Err(HeadError::Ended)) => return Poll::Ready(Err(Stopped::Ended)),
+        Poll::Ready(Err(HeadError::Broken(error))) => broken = Some(error),
         Poll::Pending => {}
     }
     if let Some(error) = broken {
@@ -176,16 +189,18 @@ fn poll_attempt(
     }
     if *hold {
         *hold = false;
-        connection.deadline.set(attempt.timeouts.first_byte);
+        connection.deadline.clear();
         return poll_attempt(cx, attempt, connection, upload, hold, uploading);
+    }
+    if *uploading {
+        let why = format!("it read nothing for {:?}", attempt.timeouts.idle);
+        return Poll::Ready(Err(Stopped::Target(Failure::IdleTimeout, why)));
     }
     let why = format!("no answer in {:?}", attempt.timeouts.first_byte);
     Poll::Ready(Err(Stopped::Target(Failure::FirstByteTimeout, why)))
 }
 
-fn closed() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "the target closed the connection")
-}
+const CLOSED: &str = "the target closed the connection";
 
 /// A 101 is passed on only if it is the one that was asked for (RFC 9110 §7.8).
 fn switching(attempt: &Attempt<'_>, answer: head::Answer) -> Result<head::Answer, Stopped> {
@@ -229,7 +244,7 @@ impl Arrived {
         } else {
             AnswerBody::receive(&self.answer, self.connection, self.upload, attempt, self.in_flight)
         };
-        Answer { status, headers, body, upgrade, record: None }
+        Answer { version: self.answer.version, status, headers, body, upgrade, record: None }
     }
 
     /// Throws the answer away and gives the request's body back. The connection is kept if the answer is short.

@@ -56,8 +56,11 @@ impl Connection {
         self.written_before += written;
     }
 
-    /// Whether not one byte of the present request has been acknowledged by the target's kernel, so that its application
-    /// cannot have seen any. Costs a system call: for failures only.
+    /// Whether the target ended this connection before one byte of the present request had arrived, so that its
+    /// application cannot have seen any. Costs a system call: for failures only.
+    ///
+    /// Only to be asked after an orderly end: the segment that ends a connection acknowledges all that came before it, so
+    /// what it does not acknowledge came too late. A reset proves nothing, because the kernel ignores what it acknowledges.
     pub(super) fn nothing_arrived(&self) -> bool {
         // The kernel counts the SYN too.
         self.io.with_socket(bytes_acked).is_some_and(|acked| acked <= self.written_before + 1)
@@ -81,13 +84,13 @@ impl Connection {
             }
             match self.poll_fill(cx, HEAD_READ) {
                 Poll::Ready(Ok(0)) if self.input.is_empty() => {
-                    return Poll::Ready(Err(HeadError::Closed(None)));
+                    return Poll::Ready(Err(HeadError::Ended));
                 }
                 Poll::Ready(Ok(0)) => {
                     return Poll::Ready(Err(HeadError::Bad(BadAnswer("it ends within its head"))));
                 }
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(HeadError::Closed(Some(error)))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(HeadError::Broken(error))),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -116,8 +119,10 @@ impl Connection {
 /// Why no head arrived.
 #[derive(Debug)]
 pub(super) enum HeadError {
-    /// The connection ended or broke before the first byte.
-    Closed(Option<io::Error>),
+    /// The connection ended in an orderly way before the first byte.
+    Ended,
+    /// It broke.
+    Broken(io::Error),
     /// What arrived may not be passed on.
     Bad(BadAnswer),
 }
