@@ -93,6 +93,7 @@ async fn forward(
     if head.path.as_str() == "*" || is_last_hop(head) {
         return Ok(options());
     }
+    count_hop(head);
     let source = peer.origin.source(&head.headers);
     let pools = match worker.routes.find(head, source) {
         Some(Action::Pools(pools)) => pools,
@@ -104,7 +105,9 @@ async fn forward(
     let pool = worker.pool(session.pool);
     *record = Some(Record::start(&pool));
     let secure = peer.origin.is_secure(&head.headers);
-    session::hide(&mut head.headers, &pool.shared.config.stickiness.cookie);
+    if session.enabled {
+        session::hide(&mut head.headers, &pool.shared.config.stickiness.cookie);
+    }
     headers::forward(&peer.origin, &worker.config.forwarding, head, id, &worker.random);
 
     let upload = Upload::new(body, pool.shared.config.retry.max_body);
@@ -368,6 +371,17 @@ impl Session {
 fn is_last_hop(head: &Head) -> bool {
     head.method == Method::OPTIONS
         && head.headers.get(header::MAX_FORWARDS).is_some_and(|value| value.as_bytes() == b"0")
+}
+
+/// One hop less for the next (RFC 9110 §7.6.2).
+fn count_hop(head: &mut Head) {
+    if head.method != Method::OPTIONS {
+        return;
+    }
+    let Some(hops) = head.headers.get_mut(header::MAX_FORWARDS) else { return };
+    if let Some(left) = hops.to_str().ok().and_then(|text| text.parse::<u32>().ok()) {
+        *hops = HeaderValue::from(left.saturating_sub(1));
+    }
 }
 
 /// What is allowed at the balancer itself.

@@ -188,7 +188,7 @@ impl Connection {
     async fn write_body(&mut self, body: &mut Body, framing: Framing) -> Result<(), Cut> {
         let Self { client, outgoing, writing, listener, .. } = self;
         let chunked = framing == Framing::Chunked;
-        let mut ended = false;
+        let (mut ended, mut cut) = (false, false);
         std::future::poll_fn(|cx| {
             loop {
                 let mut waits = false;
@@ -202,7 +202,8 @@ impl Connection {
                                 encode::last_chunk(outgoing.buffer(), None);
                             }
                         }
-                        Poll::Ready(Some(Err(_))) => return Poll::Ready(Err(Cut)),
+                        // What has come is still the client's.
+                        Poll::Ready(Some(Err(_))) => (ended, cut) = (true, true),
                         Poll::Pending => {
                             waits = true;
                             break;
@@ -218,7 +219,7 @@ impl Connection {
                     }
                 }
                 if ended {
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(if cut { Err(Cut) } else { Ok(()) });
                 }
                 if waits {
                     return client.poll_gone(cx).map(|()| Err(Cut));
