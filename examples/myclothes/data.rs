@@ -1,7 +1,8 @@
 //! The data folder: the shop's database, the session keys and the proxy's configuration.
 
 use std::fmt::Display;
-use std::fs::{File, TryLockError};
+use std::fs::{DirBuilder, File, TryLockError};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::trouble::Trouble;
@@ -34,7 +35,8 @@ impl Data {
                 "the data folder {folder} cannot be written: {error}; name another with --data"
             ))
         };
-        std::fs::create_dir_all(&folder).map_err(|error| unusable(&error))?;
+        // There will be password hashes and keys in it.
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(|error| unusable(&error))?;
         let lock = File::create(folder.join("lock")).map_err(|error| unusable(&error))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { folder, temporary, _lock: lock }),

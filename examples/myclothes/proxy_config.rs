@@ -2,7 +2,10 @@
 //!
 //! Only addresses, targets and the session key file are set; whatever else is in that file stays as it is written there.
 
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use selvedge::config::{Config, Overrides, keys};
@@ -27,7 +30,7 @@ pub(crate) fn write(
 ) -> Result<PathBuf, Trouble> {
     let keys_file = data.join("session.keys");
     if !keys_file.exists() {
-        write_file(&keys_file, &format!("{}\n", keys::fresh_line()))?;
+        write_secret(&keys_file, &format!("{}\n", keys::fresh_line()))?;
     }
     let mut config: toml::Table = BUILT_IN
         .parse()
@@ -68,6 +71,14 @@ fn set(table: &mut toml::Table, path: &[&str], value: toml::Value) -> Option<()>
         [] => {}
     }
     Some(())
+}
+
+/// Writes a new file that nobody else can read.
+fn write_secret(file: &Path, text: &str) -> Result<(), Trouble> {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    opened
+        .and_then(|mut opened| opened.write_all(text.as_bytes()))
+        .map_err(|error| Trouble::new(format!("{} cannot be written: {error}", file.display())))
 }
 
 fn write_file(file: &Path, text: &str) -> Result<(), Trouble> {
