@@ -3,6 +3,8 @@
 //! The last tests are what Selvedge is for: shoppers go on shopping while instances are killed under them. They
 //! run for 10 seconds, or for a minute with `SELVEDGE_SOAK=1`.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 #[path = "shop/browser.rs"]
 mod browser;
 #[path = "shop/processes.rs"]
