@@ -354,7 +354,8 @@ pub struct Retry {
     /// Attempts of one request in all, the first included. Default 3; 1 never retries. Refused connections do not
     /// count: nothing was sent.
     pub attempts: u32,
-    /// Retries in flight, as a share of the requests in flight. Default 0.2.
+    /// Retries in flight, as a share of the requests in flight; or retries of the last ten seconds, as a share of the
+    /// requests of that time: whichever allows more. Default 0.2.
     pub budget: f64,
     /// Retries in flight that are always allowed. Default 3.
     pub budget_min: u32,

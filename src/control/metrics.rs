@@ -115,13 +115,13 @@ fn pools(text: &mut Exposition, control: &Control) {
         each_pool(text.family(name, Kind::Gauge, help), control, of);
     };
     gauge("selvedge_requests_in_flight", "Requests not yet answered, waiting ones included.", |pool| {
-        u64::from(pool.pool().live.load(std::sync::atomic::Ordering::Relaxed))
+        pool.pool().live()
     });
     gauge("selvedge_requests_waiting", "Requests that wait for a target.", |pool| {
         pool.pool().queue.waiting() as u64
     });
     gauge("selvedge_retries_in_flight", "Retries not yet answered.", |pool| {
-        u64::from(pool.pool().retrying.load(std::sync::atomic::Ordering::Relaxed))
+        u64::from(pool.pool().budget.in_flight())
     });
     gauge("selvedge_pool_panic", "1 while health is ignored because too few targets are healthy.", |pool| {
         u64::from(pool.pool().snapshot().panic)

@@ -68,6 +68,10 @@ impl<T> Lanes<T> {
 /// Counters of one pool in one worker.
 #[derive(Debug, Default)]
 pub struct PoolLane {
+    /// Requests begun.
+    pub requests: Counter,
+    /// Requests in flight now, waiting ones included.
+    pub live: Counter,
     /// Answers to clients by class of status: index 0 is 1xx.
     pub responses: [Counter; 5],
     /// Requests that ended without an answer because the client left.

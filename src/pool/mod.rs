@@ -4,6 +4,7 @@
 //! snapshot (requests in flight, counters) is in [`TargetState`], one per target identity, shared by every
 //! snapshot that names it. Nothing here does I/O, and nothing here awaits anything but the queue's own turn.
 
+pub mod budget;
 pub mod counters;
 pub mod outcome;
 pub mod queue;
@@ -11,12 +12,13 @@ pub mod snapshot;
 pub mod target;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
 
 use crate::config;
+pub use budget::Budget;
 pub use counters::{Counter, Histogram, Lanes, PoolLane, TargetLane, WorkerLane};
 pub use outcome::{Failure, Refusal, Verdict};
 pub use queue::{Line, WaitQueue};
@@ -31,10 +33,8 @@ pub struct Pool {
     snapshot: ArcSwap<Snapshot>,
     /// Requests that wait for a target.
     pub queue: WaitQueue,
-    /// Requests in flight, waiting ones included: the base of the retry budget.
-    pub live: AtomicU32,
-    /// Retries in flight.
-    pub retrying: AtomicU32,
+    /// What retries may cost.
+    pub budget: Budget,
     /// Counters, one lane for each worker.
     pub lanes: Lanes<PoolLane>,
 }
@@ -47,8 +47,7 @@ impl Pool {
             queue: WaitQueue::new(config.queue.length),
             config,
             snapshot: ArcSwap::from_pointee(empty),
-            live: AtomicU32::new(0),
-            retrying: AtomicU32::new(0),
+            budget: Budget::new(&config.retry, Instant::now()),
             lanes: Lanes::new(workers),
         }
     }
@@ -70,16 +69,14 @@ impl Pool {
         self.snapshot.load().targets.iter().for_each(|target| target.state.line.wake_all());
     }
 
-    /// Whether one more retry fits the budget; if so it is taken, and must be given back with [`Pool::end_retry`].
-    pub fn begin_retry(&self) -> bool {
-        let allowed = (f64::from(self.live.load(Relaxed)) * self.config.retry.budget) as u32;
-        let allowed = allowed.max(self.config.retry.budget_min);
-        self.retrying.try_update(Relaxed, Relaxed, |now| (now < allowed).then_some(now + 1)).is_ok()
+    /// Requests in flight, waiting ones included.
+    pub fn live(&self) -> u64 {
+        self.lanes.sum(|lane| &lane.live)
     }
 
-    /// Gives a retry back to the budget.
-    pub fn end_retry(&self) {
-        self.retrying.fetch_sub(1, Relaxed);
+    /// Requests ever begun.
+    pub fn requests(&self) -> u64 {
+        self.lanes.sum(|lane| &lane.requests)
     }
 }
 

@@ -7,8 +7,6 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -25,7 +23,7 @@ use super::upstream::{self, Attempt, Failed, InFlight, Upload};
 use super::worker::{PoolWorker, View};
 use super::{Worker, headers};
 use crate::config::{self, Action, StickinessMode, WeightedPool};
-use crate::pool::{Pool, Refusal, Verdict};
+use crate::pool::{Refusal, Verdict};
 
 /// The client of a connection.
 pub(crate) struct Peer {
@@ -457,7 +455,8 @@ pub(crate) struct Record {
 
 impl Record {
     fn start(pool: &Rc<PoolWorker>) -> Self {
-        pool.shared.live.fetch_add(1, Relaxed);
+        pool.lane().requests.bump();
+        pool.lane().live.bump();
         Self { pool: pool.clone(), started: Instant::now(), status: None }
     }
 
@@ -469,9 +468,8 @@ impl Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
-        let shared: &Arc<Pool> = &self.pool.shared;
-        shared.live.fetch_sub(1, Relaxed);
         let lane = self.pool.lane();
+        lane.live.drop_one();
         lane.duration.record(self.started.elapsed());
         match self.status {
             Some(status) => lane.responses[status.as_u16() as usize / 100 - 1].bump(),

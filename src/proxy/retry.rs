@@ -84,7 +84,7 @@ impl Retries {
         if !self.repeatable || self.attempts >= config.attempts {
             return Again::No;
         }
-        if !self.pool.begin_retry() {
+        if !self.pool.budget.begin(self.pool.live(), self.pool.requests()) {
             return Again::OverBudget;
         }
         self.taken += 1;
@@ -100,6 +100,6 @@ impl Retries {
 
 impl Drop for Retries {
     fn drop(&mut self) {
-        (0..self.taken).for_each(|_| self.pool.end_retry());
+        (0..self.taken).for_each(|_| self.pool.budget.end());
     }
 }

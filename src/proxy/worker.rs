@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use foldhash::{HashMap, HashMapExt as _};
 use http::{HeaderMap, HeaderValue};
@@ -124,6 +124,9 @@ impl Worker {
                 // A pool that has no requests would otherwise hold on to a snapshot for ever.
                 let view = pool.view();
                 view.upstreams.iter().for_each(|upstream| upstream.sweep(now));
+                if self.index == 0 {
+                    pool.shared.budget.mark(Instant::now(), pool.shared.requests());
+                }
             }
         }
     }
