@@ -30,4 +30,4 @@ mod upgrade;
 mod zones;
 
 /// Counts refused requests, by `reason`.
-const REFUSALS: &str = "selvedge_requests_refused_total";
+const REFUSALS: &str = "selvedge_refusals_total";

@@ -1,6 +1,5 @@
 //! What is tried again, where, and how often; and what is never sent twice.
 
-use crate::support::message::latin1;
 use crate::support::origin::Tally;
 use crate::support::{Client, Conn, Edge, Gate, Origin, Raw, Refusing, Reply, Setup, eventually};
 
@@ -329,7 +328,7 @@ async fn an_answer_that_has_begun_is_never_tried_again() {
     let edge = Edge::before(&bad).start().await;
     let mut raw = Raw::connect(&edge).await;
     raw.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
-    assert_eq!(latin1(&raw.cut().await.body), "hello");
+    assert!(b"hello".starts_with(&raw.cut().await.body));
     assert_eq!(bad.count(), 1);
 }
 

@@ -35,7 +35,8 @@ async fn bulk(size: u64) -> Origin {
         while let Some(mut request) = conn.request_head().await {
             let received = match request.framing {
                 Framing::Length(length) => conn.skip(length).await.is_ok().then_some(length),
-                _ => conn.skip_chunks().await.ok(),
+                Framing::Chunked => conn.skip_chunks().await.ok(),
+                _ => Some(0),
             };
             let Some(received) = received else { return };
             request.body = received.to_string().into_bytes();

@@ -207,8 +207,10 @@ impl Client {
 
     fn keep_cookies(&mut self, response: &Response) {
         for cookie in response.fields.all("set-cookie") {
-            let (name, value) = cookie.split(';').next().and_then(|pair| pair.split_once('=')).unwrap();
-            self.jar.insert(name.to_owned(), value.to_owned());
+            let pair = cookie.split(';').next().unwrap_or_default();
+            if let Some((name, value)) = pair.split_once('=') {
+                self.jar.insert(name.to_owned(), value.to_owned());
+            }
         }
     }
 }
