@@ -88,7 +88,8 @@ async fn is_refused(edge: &Edge, case: &Case) -> Result<(), String> {
         return Err(format!("{end:?} after {:?}", String::from_utf8_lossy(&rest)));
     }
     let after = counted().await;
-    let grown = case.outcomes.iter().zip(before.iter().zip(&after)).filter(|(_, (before, after))| after > before);
+    let grown =
+        case.outcomes.iter().zip(before.iter().zip(&after)).filter(|(_, (before, after))| after > before);
     match grown.map(|(outcome, _)| *outcome).collect::<Vec<_>>()[..] {
         [(status, _)] if status == answer.status => Ok(()),
         ref other => Err(format!("{} is counted as {other:?}", answer.status)),
@@ -466,7 +467,8 @@ async fn broken_chunk_framing_is_refused_and_never_complete_at_the_origin() {
     for body in bodies {
         let before = edge.metric(REFUSALS).await;
         let mut raw = Raw::connect(&edge).await;
-        raw.send(format!("POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n{body}")).await;
+        raw.send(format!("POST / HTTP/1.1\r\nHost: shop.test\r\nTransfer-Encoding: chunked\r\n\r\n{body}"))
+            .await;
         match tokio::time::timeout(SOON, raw.try_response("POST")).await {
             Ok(Ok(answer)) if answer.status == 400 => {
                 let (rest, _) = raw.until_end().await;
