@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Client, Edge, End, Origin, PATIENCE, Raw, Silent, eventually};
+use crate::support::{Client, Edge, End, Origin, PATIENCE, Raw, Silent, eventually, still_waiting_after};
 
 const FAILURES: &str = "selvedge_target_failures_total";
 
@@ -168,6 +168,22 @@ async fn a_slow_body_that_keeps_coming_is_not_cut() {
     }
     assert_eq!(raw.response().await.status, 200);
     assert_eq!(origin.last().body, b"hello, world");
+}
+
+#[tokio::test]
+async fn a_pause_of_the_client_is_not_held_against_the_target() {
+    let origin = Origin::start().await;
+    let edge = Edge::before(&origin)
+        .listener("idle = \"10s\"")
+        .pool("timeouts.first_byte = \"200ms\"\ntimeouts.idle = \"200ms\"")
+        .start()
+        .await;
+    let mut raw = Raw::connect(&edge).await;
+    raw.send("POST / HTTP/1.1\r\nHost: shop.test\r\nContent-Length: 12\r\n\r\nhello, ").await;
+    assert!(still_waiting_after(Duration::from_millis(700), raw.head()).await);
+    raw.send("world").await;
+    assert_eq!(raw.response().await.status, 200);
+    assert_eq!(edge.metric(FAILURES).await, 0);
 }
 
 #[tokio::test]

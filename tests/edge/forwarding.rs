@@ -62,6 +62,23 @@ async fn claims_of_a_trusted_source_are_believed_and_continued() {
 }
 
 #[tokio::test]
+async fn a_scheme_in_the_target_is_a_claim_like_any_other() {
+    let origin = Origin::start().await;
+    let edge = Edge::before(&origin).and("[forwarding]\nforwarded = true").start().await;
+    let mut raw = Raw::connect(&edge).await;
+    raw.send("GET https://shop.test/ HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+    if raw.response().await.status == 200 {
+        let fields = origin.last().fields;
+        assert_eq!(
+            fields.get("x-forwarded-proto"),
+            Some("http"),
+            "the connection has no TLS, whatever the client says"
+        );
+        assert!(fields.get("forwarded").unwrap().contains("proto=http;"), "{fields:?}");
+    }
+}
+
+#[tokio::test]
 async fn every_request_has_an_id_of_its_own() {
     let origin = Origin::start().await;
     let edge = Edge::before(&origin).top("workers = 2").start().await;

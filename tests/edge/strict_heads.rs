@@ -471,8 +471,16 @@ async fn broken_chunk_framing_is_refused_and_never_complete_at_the_origin() {
             .await;
         match tokio::time::timeout(SOON, raw.try_response("POST")).await {
             Ok(Ok(answer)) if answer.status == 400 => {
-                let (rest, _) = raw.until_end().await;
-                findings.expect(rest.is_empty(), || format!("{body:?}: more than one answer: {rest:?}"));
+                findings.expect(answer.fields.lists("connection", "close"), || {
+                    format!("{body:?}: without Connection: close")
+                });
+                match tokio::time::timeout(SOON, raw.until_end()).await {
+                    Ok((rest, _)) => {
+                        findings
+                            .expect(rest.is_empty(), || format!("{body:?}: more than one answer: {rest:?}"));
+                    }
+                    Err(_) => findings.expect(false, || format!("{body:?}: the connection is not closed")),
+                }
                 let now = edge.metric(REFUSALS).await;
                 findings.expect(now == before + 1, || format!("{body:?}: not counted"));
             }
