@@ -11,7 +11,7 @@ use http::Version;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::Random;
-use super::request::{Head, Scheme};
+use super::request::Head;
 use crate::config::{self, Forwarding};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -103,16 +103,8 @@ pub(crate) fn forward(
             headers.remove(name);
         }
     }
-    let proto = match head.scheme {
-        Some(Scheme::Https) => "https",
-        Some(Scheme::Http) | None => {
-            if origin.tls {
-                "https"
-            } else {
-                "http"
-            }
-        }
-    };
+    // A scheme in the request's target would be the client's claim.
+    let proto = if origin.tls { "https" } else { "http" };
     if forwarding.x_forwarded {
         append_to_list(headers, X_FORWARDED_FOR, &origin.ip);
         headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
@@ -234,7 +226,6 @@ mod tests {
         let mut head = Head {
             version: http::Version::HTTP_11,
             method: Method::GET,
-            scheme: None,
             host: Some(HeaderValue::from_static("shop.test")),
             path: "/".parse().unwrap(),
             headers,

@@ -11,8 +11,6 @@ pub(crate) struct Head {
     pub(crate) version: Version,
     /// Neither CONNECT nor TRACE.
     pub(crate) method: Method,
-    /// Only if the target was in absolute form.
-    pub(crate) scheme: Option<Scheme>,
     /// Host as sent, with its port; `None` only from HTTP/1.0.
     pub(crate) host: Option<HeaderValue>,
     /// Begins with `/`, or is `*`.
@@ -25,13 +23,6 @@ pub(crate) struct Head {
     pub(crate) expect_continue: bool,
     /// The client asks for a WebSocket.
     pub(crate) websocket: bool,
-}
-
-/// Scheme of an absolute target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Scheme {
-    Http,
-    Https,
 }
 
 impl Head {

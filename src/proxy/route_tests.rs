@@ -34,7 +34,6 @@ fn head(host: &str, path: &str) -> Head {
     Head {
         version: http::Version::HTTP_11,
         method: Method::GET,
-        scheme: None,
         host: Some(HeaderValue::from_str(host).unwrap()),
         path: path.parse().unwrap(),
         headers: HeaderMap::new(),

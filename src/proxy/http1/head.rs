@@ -15,7 +15,7 @@ use http::{Method, StatusCode, Version};
 
 use super::framing::Framing;
 use crate::pool::Refusal;
-use crate::proxy::request::{Head, Scheme};
+use crate::proxy::request::Head;
 
 /// Fields that fit the table on the stack; `max_fields` is at most this.
 pub(crate) const FIELDS_MAX: usize = 256;
@@ -133,7 +133,7 @@ fn parse_request(bytes: &Bytes, max_fields: usize, map: &mut HeaderMap) -> Resul
     if method == Method::CONNECT || method == Method::TRACE {
         return Err(Refusal::Method);
     }
-    let Target { scheme, authority, path } = Target::parse(&method, target, bytes)?;
+    let Target { authority, path } = Target::parse(&method, target, bytes)?;
     let host = fields.host(authority, http10)?;
     let expect_continue = match fields.expect.take() {
         None => false,
@@ -151,7 +151,6 @@ fn parse_request(bytes: &Bytes, max_fields: usize, map: &mut HeaderMap) -> Resul
         head: Head {
             version: version_of(http10),
             method,
-            scheme,
             host,
             path,
             accepts_trailers: fields.accepts_trailers,
@@ -524,7 +523,6 @@ fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// A request target in its parts (RFC 9112 §3.2).
 struct Target {
-    scheme: Option<Scheme>,
     authority: Option<HeaderValue>,
     path: PathAndQuery,
 }
@@ -538,25 +536,23 @@ impl Target {
             PathAndQuery::from_maybe_shared(head.slice_ref(text.as_bytes())).map_err(|_| Refusal::Target)
         };
         match target.as_bytes() {
-            [b'/', ..] => return Ok(Self { scheme: None, authority: None, path: path(target)? }),
+            [b'/', ..] => return Ok(Self { authority: None, path: path(target)? }),
             b"*" if method == Method::OPTIONS => {
-                return Ok(Self { scheme: None, authority: None, path: PathAndQuery::from_static("*") });
+                return Ok(Self { authority: None, path: PathAndQuery::from_static("*") });
             }
             _ => {}
         }
         let (scheme, rest) = target.split_once("://").ok_or(Refusal::Target)?;
-        let scheme = match scheme {
-            _ if scheme.eq_ignore_ascii_case("http") => Scheme::Http,
-            _ if scheme.eq_ignore_ascii_case("https") => Scheme::Https,
-            _ => return Err(Refusal::Target),
-        };
+        if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+            return Err(Refusal::Target);
+        }
         let (authority, path) = match rest.find(['/', '?']) {
             None => (rest, PathAndQuery::from_static("/")),
             Some(at) if rest.as_bytes()[at] == b'/' => (&rest[..at], path(&rest[at..])?),
             Some(at) => (&rest[..at], format!("/{}", &rest[at..]).parse().map_err(|_| Refusal::Target)?),
         };
         let authority = HeaderValue::from_str(authority).map_err(|_| Refusal::Host)?;
-        Ok(Self { scheme: Some(scheme), authority: Some(authority), path })
+        Ok(Self { authority: Some(authority), path })
     }
 }
 
