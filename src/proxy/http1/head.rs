@@ -303,7 +303,11 @@ fn refusal_of(error: httparse::Error, bytes: &[u8]) -> Refusal {
             _ => Refusal::RequestLine,
         },
         httparse::Error::Token => Refusal::RequestLine,
-        httparse::Error::NewLine => Refusal::LineEnding,
+        // Lines end well or were refused before: this is something after the version, or a CR where a field begins.
+        httparse::Error::NewLine => match bytes.split(|byte| *byte == b'\r').next() {
+            Some(line) if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") => Refusal::LineEnding,
+            _ => Refusal::RequestLine,
+        },
         _ => Refusal::Field,
     }
 }
