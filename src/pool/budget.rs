@@ -91,7 +91,8 @@ mod tests {
     use super::*;
 
     fn budget(now: Instant) -> Budget {
-        let retry = config::Retry { attempts: 3, budget: 0.2, budget_min: 3, max_body: 0, statuses: Vec::new() };
+        let retry =
+            config::Retry { attempts: 3, budget: 0.2, budget_min: 3, max_body: 0, statuses: Vec::new() };
         Budget::new(&retry, now)
     }
 

@@ -45,9 +45,9 @@ impl Pool {
         let empty = Snapshot::build(&config, Vec::new());
         Self {
             queue: WaitQueue::new(config.queue.length),
+            budget: Budget::new(&config.retry, Instant::now()),
             config,
             snapshot: ArcSwap::from_pointee(empty),
-            budget: Budget::new(&config.retry, Instant::now()),
             lanes: Lanes::new(workers),
         }
     }

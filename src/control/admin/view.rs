@@ -4,7 +4,6 @@
 //! last minute.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, SystemTime};
 
 use serde::{Serialize, Serializer};
