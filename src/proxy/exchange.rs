@@ -199,7 +199,11 @@ fn pick(
         tried: &retries.tried,
         ahead: if patience.is_waiting() { 0 } else { pool.shared.queue.line.waiting() as u32 },
     };
-    choice.pick(pool.turn(), worker.random.next())
+    // Only picks without a session take a turn: an even number of requests per session would else send every new
+    // session to the same of two targets.
+    let random = worker.random.next();
+    let turn = if bond.is_none() { pool.turn() } else { random as usize };
+    choice.pick(turn, random)
 }
 
 /// How long a request waits for a target, over all its waits.
