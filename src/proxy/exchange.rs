@@ -28,20 +28,11 @@ use crate::pool::{Refusal, Verdict};
 /// The client of a connection.
 pub(crate) struct Peer {
     pub(crate) origin: headers::Origin,
-    /// The cookie that the connection's last request brought, already opened.
-    remembered: std::cell::Cell<Option<Remembered>>,
-}
-
-#[derive(Clone, Copy)]
-struct Remembered {
-    pool: usize,
-    text: [u8; session::TEXT],
-    bond: Bond,
 }
 
 impl Peer {
     pub(crate) fn new(listener: &config::Listener, address: SocketAddr) -> Self {
-        Self { origin: headers::Origin::new(listener, address), remembered: std::cell::Cell::new(None) }
+        Self { origin: headers::Origin::new(listener, address) }
     }
 }
 
@@ -56,7 +47,9 @@ pub(crate) async fn exchange(
     let id = headers::request_id(&peer.origin, &head.headers, &worker.random);
     let accept = head.headers.get(header::ACCEPT).cloned();
     let mut record = None;
-    match forward(worker, peer, inform, &mut head, body, &id, &mut record).await {
+    let result = forward(worker, peer, inform, &mut head, body, &id, &mut record).await;
+    worker.keep_map(head.headers);
+    match result {
         Ok(mut answer) => {
             answer.record = record.map(|record| record.answered(answer.status));
             answer
@@ -99,7 +92,7 @@ async fn forward(
         Some(Action::Respond(respond)) => return Ok(responded(respond)),
         None => return Err(ProxyError::Refused(Refusal::NoRoute)),
     };
-    let session = read_session(worker, peer, pools, head);
+    let session = read_session(worker, pools, head);
     let pool = worker.pool(session.pool);
     *record = Some(Record::start(&pool));
     let secure = peer.origin.is_secure(&head.headers);
@@ -273,7 +266,7 @@ struct Session {
 
 /// Reads the session cookie. Of a weighted route, the pool whose cookie it is serves the request; without a session the
 /// weights decide.
-fn read_session(worker: &Worker, peer: &Peer, pools: &[WeightedPool], head: &Head) -> Session {
+fn read_session(worker: &Worker, pools: &[WeightedPool], head: &Head) -> Session {
     let now = worker.deadlines.unix_seconds();
     let mut worst = Verdict::None;
     for choice in pools {
@@ -282,7 +275,7 @@ fn read_session(worker: &Worker, peer: &Peer, pools: &[WeightedPool], head: &Hea
             continue;
         }
         for text in session::find(&head.headers, &config.stickiness.cookie) {
-            let opened = open(worker, peer, choice.pool, text);
+            let opened = worker.opened.open(&worker.config, choice.pool, text);
             let verdict =
                 opened.map_or_else(|verdict| verdict, |bond| session::judge(&bond, &config.stickiness, now));
             if let (Verdict::Valid, Ok(bond)) = (verdict, opened) {
@@ -298,20 +291,6 @@ fn read_session(worker: &Worker, peer: &Peer, pools: &[WeightedPool], head: &Hea
         worker.pool(pool).lane().verdicts[worst as usize].bump();
     }
     Session { pool, enabled, bond: None }
-}
-
-/// Opens a cookie, or remembers that it was opened before: a connection's requests mostly bring the same one.
-fn open(worker: &Worker, peer: &Peer, pool: usize, text: &[u8]) -> Result<Bond, Verdict> {
-    if let Some(remembered) = peer.remembered.get() {
-        if remembered.pool == pool && remembered.text == *text {
-            return Ok(remembered.bond);
-        }
-    }
-    let bond = session::open(&worker.config.session_keys.ring, &worker.config.pools[pool].name, text)?;
-    if let Ok(text) = text.try_into() {
-        peer.remembered.set(Some(Remembered { pool, text, bond }));
-    }
-    Ok(bond)
 }
 
 /// A pool by weight.

@@ -98,16 +98,18 @@ pub(crate) fn forward(
 ) {
     let version = head.version;
     let headers = &mut head.headers;
-    if !origin.trusted {
+    if !origin.trusted && head.claims_origin {
         for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, header::FORWARDED] {
             headers.remove(name);
         }
     }
     // A scheme in the request's target would be the client's claim.
-    let proto = if origin.tls { "https" } else { "http" };
+    const HTTP: HeaderValue = HeaderValue::from_static("http");
+    const HTTPS: HeaderValue = HeaderValue::from_static("https");
+    let proto = if origin.tls { HTTPS } else { HTTP };
     if forwarding.x_forwarded {
         append_to_list(headers, X_FORWARDED_FOR, &origin.ip);
-        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(proto));
+        headers.entry(X_FORWARDED_PROTO).or_insert(proto.clone());
         if let Some(host) = &head.host {
             headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
         }
@@ -146,11 +148,14 @@ pub(crate) fn backward(forwarding: &Forwarding, version: Version, headers: &mut 
 
 /// Our entry: the protocol that the message came by (RFC 9110 §7.6.3), and our name.
 fn via(version: Version) -> HeaderValue {
-    HeaderValue::from_static(match version {
-        Version::HTTP_10 => "1.0 selvedge",
-        Version::HTTP_2 => "2.0 selvedge",
-        _ => "1.1 selvedge",
-    })
+    const HTTP_10: HeaderValue = HeaderValue::from_static("1.0 selvedge");
+    const HTTP_11: HeaderValue = HeaderValue::from_static("1.1 selvedge");
+    const HTTP_2: HeaderValue = HeaderValue::from_static("2.0 selvedge");
+    match version {
+        Version::HTTP_10 => HTTP_10,
+        Version::HTTP_2 => HTTP_2,
+        _ => HTTP_11,
+    }
 }
 
 /// Adds an element to a field that is a comma-separated list.
@@ -230,6 +235,7 @@ mod tests {
             path: "/".parse().unwrap(),
             headers,
             accepts_trailers: false,
+            claims_origin: true,
             expect_continue: false,
             websocket: false,
         };

@@ -17,6 +17,8 @@ pub(crate) struct Head {
     pub(crate) path: PathAndQuery,
     /// End-to-end fields, Host included.
     pub(crate) headers: HeaderMap,
+    /// A field is there that says where the request comes from: `Forwarded` or one of its `X-Forwarded-` forebears.
+    pub(crate) claims_origin: bool,
     /// The client can take trailers.
     pub(crate) accepts_trailers: bool,
     /// The client waits for 100 before it sends the body.

@@ -38,6 +38,7 @@ fn head(host: &str, path: &str) -> Head {
         path: path.parse().unwrap(),
         headers: HeaderMap::new(),
         accepts_trailers: false,
+        claims_origin: false,
         expect_continue: false,
         websocket: false,
     }

@@ -9,6 +9,8 @@
 //! and any node with the same keys honours it. Where a session goes when its target cannot keep it is not decided here:
 //! see `balance`.
 
+use std::cell::Cell;
+
 use aws_lc_rs::aead::{Aad, Nonce};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -152,6 +154,44 @@ fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
 fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let value = pair.strip_prefix(name.as_bytes())?.trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
     Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+}
+
+/// Cookies that were opened lately, so that a shopper's next request costs a comparison instead of a decryption.
+///
+/// A fixed table: each text has one place, found by a part of it that is as good as random, and the newest stays. What is
+/// remembered is what opening would give again; expiry is judged anew each time.
+pub(crate) struct OpenedCookies(Box<[Cell<Option<Opened>>]>);
+
+#[derive(Clone, Copy)]
+struct Opened {
+    pool: usize,
+    text: [u8; TEXT],
+    bond: Bond,
+}
+
+/// Places in the table: about half a megabyte.
+const OPENED: usize = 4096;
+
+impl OpenedCookies {
+    pub(crate) fn new() -> Self {
+        Self((0..OPENED).map(|_| Cell::new(None)).collect())
+    }
+
+    /// What [`open`] gives for this text as a cookie of the pool with this index.
+    pub(crate) fn open(&self, config: &config::Config, pool: usize, text: &[u8]) -> Result<Bond, Verdict> {
+        let text: &[u8; TEXT] = text.try_into().map_err(|_| Verdict::Malformed)?;
+        // Characters 8 to 16 are in the nonce.
+        let part = text[8..16].iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+        let place = &self.0[(part.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 52) as usize % OPENED];
+        match place.get() {
+            Some(opened) if opened.pool == pool && opened.text == *text => Ok(opened.bond),
+            _ => {
+                let bond = open(&config.session_keys.ring, &config.pools[pool].name, text)?;
+                place.set(Some(Opened { pool, text: *text, bond }));
+                Ok(bond)
+            }
+        }
+    }
 }
 
 /// The parts of `Set-Cookie` that are the same for every session of a pool.

@@ -18,7 +18,7 @@ use super::deadline::Deadlines;
 use super::error::ProxyError;
 use super::retry::Again;
 use super::route::RouteTable;
-use super::session::CookieForm;
+use super::session::{CookieForm, OpenedCookies};
 use super::upstream::{AttemptError, Upstream};
 use crate::config::Config;
 use crate::pool::{Pool, PoolLane, Pools, Snapshot, TargetId, WorkerLane};
@@ -38,6 +38,8 @@ pub(crate) struct Worker {
     pools: Vec<Rc<PoolWorker>>,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) random: Random,
+    /// Cookies opened lately.
+    pub(crate) opened: OpenedCookies,
     spare_maps: RefCell<Vec<HeaderMap>>,
     /// No further request is taken on any connection.
     pub(crate) stopping: Cell<bool>,
@@ -54,6 +56,7 @@ impl Worker {
             pools,
             deadlines: Deadlines::new(),
             random: Random::from_system(),
+            opened: OpenedCookies::new(),
             spare_maps: RefCell::default(),
             stopping: Cell::new(false),
             accepting: RefCell::default(),

@@ -7,7 +7,6 @@ use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http_body::Frame;
 
 use super::framing::{Decoded, Decoder, Framing};
@@ -15,6 +14,7 @@ use super::head::{self, Limits, Request};
 use super::outgoing::Outgoing;
 use crate::config;
 use crate::pool::Refusal;
+use crate::proxy::Worker;
 use crate::proxy::body::RequestBodyError;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::io::Io;
@@ -73,13 +73,12 @@ impl Client {
     }
 
     /// Reads the next request's head. The deadline for its first byte is `keep_alive`, for its last `head_timeout` from
-    /// the first; `leave` is asked whenever the wait for the first byte is interrupted.
+    /// the first; a worker that stops does not wait for the first byte.
     pub(crate) async fn next_request(
         &self,
         listener: &config::Listener,
         first: bool,
-        leave: &dyn Fn() -> bool,
-        map: &mut HeaderMap,
+        worker: &Worker,
     ) -> Result<Request, NoRequest> {
         let mut begun = !self.input.borrow().is_empty();
         self.deadline.set(if begun || first { listener.head_timeout } else { listener.keep_alive });
@@ -88,12 +87,16 @@ impl Client {
                 if begun {
                     let mut input = self.input.borrow_mut();
                     let mut scanned = self.scanned.get();
-                    match head::take_request(&mut input, &mut scanned, self.limits, map) {
+                    let mut map = worker.spare_map();
+                    match head::take_request(&mut input, &mut scanned, self.limits, &mut map) {
                         Ok(Some(request)) => return Poll::Ready(Ok(request)),
-                        Ok(None) => self.scanned.set(scanned),
+                        Ok(None) => {
+                            worker.keep_map(map);
+                            self.scanned.set(scanned);
+                        }
                         Err(refusal) => return Poll::Ready(Err(NoRequest::Refused(refusal))),
                     }
-                } else if leave() {
+                } else if worker.stopping.get() {
                     return Poll::Ready(Err(NoRequest::Over));
                 }
                 match self.poll_fill(cx, HEAD_READ) {

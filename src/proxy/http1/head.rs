@@ -154,6 +154,7 @@ fn parse_request(bytes: &Bytes, max_fields: usize, map: &mut HeaderMap) -> Resul
             host,
             path,
             accepts_trailers: fields.accepts_trailers,
+            claims_origin: fields.claims_origin,
             expect_continue,
             websocket,
             headers: std::mem::take(map),
@@ -282,8 +283,12 @@ fn belongs_in_head(name: &HeaderName) -> bool {
             header::MAX_FORWARDS,
         ]
         .contains(name)
-        || *name == header::FORWARDED
-        || name.as_str().starts_with("x-forwarded-")
+        || claims_origin(name)
+}
+
+/// Fields that say where a request comes from.
+fn claims_origin(name: &HeaderName) -> bool {
+    *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
 }
 
 /// Fields that belong to one connection whether or not `Connection` names them.
@@ -326,6 +331,7 @@ struct Fields<'a> {
     upgrade: Option<HeaderValue>,
     expect: Option<HeaderValue>,
     accepts_trailers: bool,
+    claims_origin: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -355,6 +361,7 @@ impl<'a> Fields<'a> {
             upgrade: None,
             expect: None,
             accepts_trailers: false,
+            claims_origin: false,
         }
     }
 
@@ -383,6 +390,7 @@ impl<'a> Fields<'a> {
             name if is_connection_field(&name) => {}
             name => {
                 self.hosts += u32::from(name == header::HOST);
+                self.claims_origin |= claims_origin(&name);
                 self.map.try_append(name, value).map_err(|_| BadField)?;
             }
         }

@@ -80,9 +80,7 @@ impl Connection {
     async fn run(&mut self) {
         let mut first = true;
         loop {
-            let leave = || self.worker.stopping.get();
-            let mut map = self.worker.spare_map();
-            let request = self.client.next_request(&self.listener, first, &leave, &mut map).await;
+            let request = self.client.next_request(&self.listener, first, self.worker).await;
             let next = match request {
                 Ok(request) => {
                     self.worker.lane().requests.bump();
