@@ -348,10 +348,21 @@ impl Session {
     }
 }
 
-/// OPTIONS that may not travel further (RFC 9110 §7.6.2).
-fn is_last_hop(head: &Head) -> bool {
-    head.method == Method::OPTIONS
-        && head.headers.get(header::MAX_FORWARDS).is_some_and(|value| value.as_bytes() == b"0")
+/// Whether OPTIONS may not travel further; if it may, one hop less is left to it (RFC 9110 §7.6.2).
+fn is_last_hop(head: &mut Head) -> bool {
+    if head.method != Method::OPTIONS {
+        return false;
+    }
+    let hops =
+        head.headers.get(header::MAX_FORWARDS).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+    match hops {
+        None => false,
+        Some(0) => true,
+        Some(hops) => {
+            head.headers.insert(header::MAX_FORWARDS, HeaderValue::from(hops - 1));
+            false
+        }
+    }
 }
 
 /// One hop less for the next (RFC 9110 §7.6.2).
