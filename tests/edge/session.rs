@@ -446,6 +446,6 @@ async fn off_means_no_cookie() {
     let edge = origins.iter().fold(Setup::default(), Setup::target).start().await;
     let answer = Client::of(&edge).get_with("/", &["Cookie: a=1; SELVEDGE=x"]).await;
     assert!(!answer.fields.has("set-cookie"));
-    assert!(origins[0].last().cookies().contains(&"a=1"));
+    assert_eq!(origins[0].last().cookies(), ["a=1", "SELVEDGE=x"], "it may be the application's");
     assert_eq!(verdicts(&edge, &["none", "malformed"]).await, [0, 0]);
 }
