@@ -131,6 +131,75 @@ async fn a_delay_keeps_the_listener_open_while_readyz_fails() {
 }
 
 #[tokio::test]
+async fn a_second_signal_ends_at_once() {
+    let gate = Gate::closed();
+    let origin = held(&gate).await;
+    let mut edge = Edge::before(&origin).and("[shutdown]\ndeadline = \"60s\"").start().await;
+    let mut raw = Raw::connect(&edge).await;
+    raw.send(GET).await;
+    origin.received(1).await;
+    edge.terminate();
+    eventually("the listener to be closed", async || Wire::connect(edge.web, None).await.is_err()).await;
+    edge.terminate();
+    edge.exit().await;
+    raw.ended().await;
+}
+
+#[tokio::test]
+async fn a_stop_ends_tunnels_and_waiting_requests_by_its_deadline() {
+    let origin = Origin::raw(async |mut conn| {
+        while let Some(request) = conn.request().await {
+            if request.fields.has("upgrade") {
+                conn.send(
+                    "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+                )
+                .await;
+            }
+            conn.ended().await;
+        }
+    })
+    .await;
+    let edge = Edge::without_pool()
+        .target_with(&origin, "max_connections = 1")
+        .and("[shutdown]\ndeadline = \"500ms\"")
+        .start();
+    let mut edge = edge.await;
+    let mut tunnel = Raw::connect(&edge).await;
+    tunnel
+        .send("GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        .await;
+    assert_eq!(tunnel.head().await.unwrap().status(), 101);
+    let mut waiting = Raw::connect(&edge).await;
+    waiting.send(GET).await;
+    edge.counts("selvedge_requests_waiting", 1).await;
+    let started = Instant::now();
+    assert_eq!(edge.stop_gracefully().await.code(), Some(0));
+    assert!(started.elapsed() < Duration::from_secs(5), "it took {:?}", started.elapsed());
+    tunnel.ended().await;
+    waiting.ended().await;
+}
+
+#[tokio::test]
+async fn an_ipv6_listener_names_its_clients() {
+    if std::net::TcpListener::bind("[::1]:0").is_err() {
+        println!("this machine has no IPv6");
+        return;
+    }
+    let origin = Origin::start().await;
+    let mut edge = Edge::before(&origin)
+        .and("[[listener]]\nname = \"six\"\naddress = \"[::1]:0\"\nallow = [\"::1/128\"]\n[forwarding]\nforwarded = true")
+        .start()
+        .await;
+    let six = edge.address_of("six").await;
+    let mut wire = Wire::of(tokio::net::TcpStream::connect(six).await.unwrap());
+    wire.send(GET).await;
+    assert_eq!(wire.try_response("GET").await.unwrap().status, 200);
+    let fields = origin.last().fields;
+    assert_eq!(fields.get("x-forwarded-for"), Some("::1"));
+    assert!(fields.get("forwarded").unwrap().contains("for=\"[::1]\""), "{fields:?}");
+}
+
+#[tokio::test]
 async fn every_listener_serves() {
     let origin = Origin::start().await;
     let mut edge = Edge::before(&origin)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Client, Edge, Origin, Raw, still_waiting_after};
+use crate::support::{Client, Edge, Gate, Origin, Raw, Reply, eventually, still_waiting_after};
 
 fn refused(reason: &str) -> String {
     format!("{}{{reason=\"{reason}\"}}", crate::REFUSALS)
@@ -132,4 +132,69 @@ async fn connections_beyond_the_bound_wait_for_their_turn() {
             assert_eq!(Client::of(&edge).get("/").await.status, 200, "{workers}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_large_answer_head_passes() {
+    let reply = (0..30)
+        .fold(Reply::ok("ok"), |reply, n| reply.field(&format!("Set-Cookie: c{n}={}", "v".repeat(1000))));
+    let reply = (0..100).fold(reply, |reply, n| reply.field(&format!("X-{n}: y")));
+    let origin = Origin::start().await.route("/", reply);
+    let edge = Edge::before(&origin).start().await;
+    let answer = Client::of(&edge).get("/").await;
+    assert_eq!((answer.status, answer.fields.all("set-cookie").len()), (200, 30));
+    assert_eq!(answer.fields.get("x-99"), Some("y"));
+}
+
+#[tokio::test]
+async fn idle_connections_to_a_target_are_kept_up_to_a_bound() {
+    for (kept, bound) in [("keep_alive.connections = 5", 5), ("keep_alive.connections = 0", 0)] {
+        let gate = Gate::closed();
+        let at_origin = gate.clone();
+        let origin = Origin::raw(move |mut conn| {
+            let gate = at_origin.clone();
+            async move {
+                while conn.request().await.is_some() {
+                    gate.pass().await;
+                    conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+                }
+            }
+        })
+        .await;
+        let edge = Edge::before(&origin).pool(kept).start().await;
+        let mut clients = Vec::new();
+        for _ in 0..20 {
+            let mut raw = Raw::connect(&edge).await;
+            raw.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+            clients.push(raw);
+        }
+        origin.received(20).await;
+        gate.open();
+        for raw in &mut clients {
+            assert_eq!(raw.response().await.status, 200);
+        }
+        eventually("idle connections to be closed", async || origin.open() == bound).await;
+        assert_eq!(Client::of(&edge).get("/").await.status, 200);
+        assert_eq!(origin.connections(), if bound == 0 { 21 } else { 20 });
+    }
+}
+
+#[tokio::test]
+async fn an_idle_client_connection_costs_little_memory() {
+    let origin = Origin::start().await;
+    let edge = Edge::before(&origin).start().await;
+    let mut clients = Vec::new();
+    let open = async |count: usize, clients: &mut Vec<Raw>| {
+        for _ in 0..count {
+            let mut raw = Raw::connect(&edge).await;
+            raw.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+            assert_eq!(raw.response().await.status, 200);
+            clients.push(raw);
+        }
+    };
+    open(200, &mut clients).await;
+    let before = edge.rss();
+    open(800, &mut clients).await;
+    let each = edge.rss().saturating_sub(before) / 800;
+    assert!(each < 16 * 1024, "{each} bytes for an idle connection");
 }

@@ -441,6 +441,49 @@ async fn a_bound_session_waits_for_its_own_target() {
 }
 
 #[tokio::test]
+async fn a_target_of_weight_zero_keeps_its_sessions() {
+    let folder = TempDir::new().unwrap();
+    let keys = format!("[session_keys]\nfile = {:?}", session_keys(&folder));
+    let origins = targets(2).await;
+    let before = sticky(&origins).and(&keys).start().await;
+    let mut client = Client::of(&before);
+    while client.get("/").await.origin() != "t0" {
+        client = Client::of(&before);
+    }
+    let after =
+        Setup::default().target_with(&origins[0], "weight = 0").target(&origins[1]).pool(STICKY).and(&keys);
+    let after = after.start().await;
+    let mut client = client.at(&after);
+    for _ in 0..5 {
+        assert_eq!(client.get("/").await.origin(), "t0");
+        assert_eq!(Client::of(&after).get("/").await.origin(), "t1");
+    }
+}
+
+#[tokio::test]
+async fn keys_are_rotated_without_ending_a_session() {
+    let (folder, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (old, new) = (session_keys(&folder), session_keys(&other));
+    let both = folder.path().join("both.keys");
+    let text = [std::fs::read(&new).unwrap(), std::fs::read(&old).unwrap()].concat();
+    std::fs::write(&both, text).unwrap();
+    let origins = targets(4).await;
+    let node = async |file: &std::path::Path| {
+        sticky(&origins).and(&format!("[session_keys]\nfile = {file:?}")).start().await
+    };
+    let (with_old, with_both, with_new) = (node(&old).await, node(&both).await, node(&new).await);
+    let mut client = Client::of(&with_old);
+    let home = client.get("/").await.origin().to_owned();
+    let mut client = client.at(&with_both);
+    assert_eq!(client.get("/").await.origin(), home, "the second key opens");
+    let mut fresh = Client::of(&with_both);
+    let home = fresh.get("/").await.origin().to_owned();
+    let mut fresh = fresh.at(&with_new);
+    let answer = fresh.get("/").await;
+    assert_eq!((answer.origin(), answer.set_cookie(COOKIE)), (home.as_str(), None), "the first key seals");
+}
+
+#[tokio::test]
 async fn off_means_no_cookie() {
     let origins = targets(1).await;
     let edge = origins.iter().fold(Setup::default(), Setup::target).start().await;
