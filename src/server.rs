@@ -36,7 +36,7 @@ pub enum ServerError {
 }
 
 /// Serves until a signal asks for the end.
-pub fn run(config: Arc<Config>) -> Result<(), ServerError> {
+pub fn run(config: &Arc<Config>) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut listeners = Vec::new();
     for listener in &config.listeners {
@@ -47,7 +47,7 @@ pub fn run(config: Arc<Config>) -> Result<(), ServerError> {
         let mut signals = Signals::listen()?;
         let pools = Arc::new(Pools::new(&config.pools, config.workers));
         let (phase, watching) = watch::channel(Phase::Starting);
-        let workers = proxy::start(&config, &pools, &mut listeners, &watching)?;
+        let workers = proxy::start(config, &pools, &mut listeners, &watching)?;
         announce(&listeners, admin.as_ref());
         let node = control::Node {
             config: config.clone(),
@@ -58,7 +58,7 @@ pub fn run(config: Arc<Config>) -> Result<(), ServerError> {
         };
         drop(listeners);
         phase.send_replace(Phase::Serving);
-        let serving = serve_until_stopped(&config, &phase, workers, &mut signals);
+        let serving = serve_until_stopped(config, &phase, workers, &mut signals);
         tokio::select! {
             result = serving => result,
             () = control::run(node, admin) => unreachable!("the control plane runs until it is dropped"),

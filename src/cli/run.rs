@@ -11,5 +11,5 @@ pub(super) fn run(arguments: &ConfigArguments) -> Result<(), Failure> {
     for warning in &config.warnings {
         tracing::warn!("{}: {warning}", arguments.config.display());
     }
-    server::run(Arc::new(config)).map_err(|error| Failure::Other(error.to_string()))
+    server::run(&Arc::new(config)).map_err(|error| Failure::Other(error.to_string()))
 }

@@ -111,10 +111,10 @@ impl Deadlines {
         let mut slots = self.slots.borrow_mut();
         let Slots { due: times, wakers, .. } = &mut *slots;
         for (time, waker) in times.iter().zip(wakers) {
-            if due(*time, now) {
-                if let Some(waker) = waker.take() {
-                    waker.wake();
-                }
+            if due(*time, now)
+                && let Some(waker) = waker.take()
+            {
+                waker.wake();
             }
         }
     }

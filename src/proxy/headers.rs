@@ -72,12 +72,12 @@ impl Origin {
 
 /// The request's id: the client's if it is trusted and well formed, else a fresh one.
 pub(crate) fn request_id(origin: &Origin, headers: &HeaderMap, random: &Random) -> HeaderValue {
-    if origin.trusted {
-        if let Some(id) = headers.get(X_REQUEST_ID) {
-            let fine = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
-            if (1..=REQUEST_ID_MAX).contains(&id.len()) && id.as_bytes().iter().all(fine) {
-                return id.clone();
-            }
+    if origin.trusted
+        && let Some(id) = headers.get(X_REQUEST_ID)
+    {
+        let fine = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
+        if (1..=REQUEST_ID_MAX).contains(&id.len()) && id.as_bytes().iter().all(fine) {
+            return id.clone();
         }
     }
     hex_value(&[random.next(), random.next()])

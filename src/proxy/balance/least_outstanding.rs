@@ -11,7 +11,7 @@ pub(super) fn pick(choice: &Choice<'_>, random: u64) -> Pick {
         return Pick::NoneLeft;
     }
     // A target stands in the rotation as often as its weight says. Multiply-shift instead of a remainder.
-    let draw = |half: u64| rotation[((half & 0xffff_ffff) * rotation.len() as u64 >> 32) as usize];
+    let draw = |half: u64| rotation[(((half & 0xffff_ffff) * rotation.len() as u64) >> 32) as usize];
     let (first, mut second) = (draw(random), draw(random >> 32));
     if first == second {
         // Another place in the rotation is another target unless that one stands there again.

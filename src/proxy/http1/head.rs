@@ -225,10 +225,11 @@ fn parse_answer(
     let framing = fields.answer_framing(status, request, http10)?;
     let upgrade = fields.upgrade.take().filter(|_| connection.upgrade);
     // What is not passed on by framing is passed on as a field: the length of what a GET would have brought.
-    if framing == Framing::None && !(status.is_informational() || status == StatusCode::NO_CONTENT) {
-        if let Some(length) = fields.content_length {
-            map.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
+    if framing == Framing::None
+        && !(status.is_informational() || status == StatusCode::NO_CONTENT)
+        && let Some(length) = fields.content_length
+    {
+        map.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     let asked = if http10 { connection.keep_alive && !connection.close } else { !connection.close };
     Ok(Answer {

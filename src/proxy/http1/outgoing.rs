@@ -44,10 +44,10 @@ impl Outgoing {
     /// The buffer, to write heads and chunk lines into.
     pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
         debug_assert!(self.data.is_empty() && self.tail.is_empty());
-        if self.buffer.capacity() == 0 {
-            if let Some(spare) = SPARE.with_borrow_mut(Vec::pop) {
-                self.buffer = spare;
-            }
+        if self.buffer.capacity() == 0
+            && let Some(spare) = SPARE.with_borrow_mut(Vec::pop)
+        {
+            self.buffer = spare;
         }
         &mut self.buffer
     }
