@@ -41,6 +41,29 @@ async fn claims_of_an_untrusted_source_are_replaced() {
 }
 
 #[tokio::test]
+async fn nobody_untrusted_sets_any_field_of_the_x_forwarded_family() {
+    let origin = Origin::start().await;
+    let edge = Edge::before(&origin).and("[forwarding]\nx_forwarded = false").start().await;
+    let family = [
+        "For: 1.2.3.4",
+        "Proto: https",
+        "Host: a",
+        "Port: 443",
+        "Prefix: /admin",
+        "Ssl: on",
+        "Server: a",
+        "User: root",
+    ];
+    let fields: Vec<_> = family.iter().map(|field| format!("X-Forwarded-{field}")).collect();
+    let fields: Vec<_> = fields.iter().map(String::as_str).chain(["Forwarded: for=1.2.3.4"]).collect();
+    Client::of(&edge).get_with("/", &fields).await;
+    let received = origin.last().fields.0;
+    let claims: Vec<_> =
+        received.iter().filter(|(name, _)| name.to_lowercase().contains("forwarded")).collect();
+    assert!(claims.is_empty(), "{claims:?}");
+}
+
+#[tokio::test]
 async fn claims_of_a_trusted_source_are_believed_and_continued() {
     let origin = Origin::start().await;
     let edge = Edge::before(&origin).listener("trusted = [\"127.0.0.2/32\"]").start().await;

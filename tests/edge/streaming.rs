@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::support::message::Framing;
-use crate::support::{Edge, Gate, Origin, Raw, eventually, still_waiting_after};
+use crate::support::{Edge, End, Gate, Origin, Raw, eventually, still_waiting_after};
 
 const MIB: u64 = 1 << 20;
 
@@ -279,6 +279,7 @@ async fn an_early_answer_while_the_client_keeps_sending_is_not_lost_to_a_reset()
     }
     let answer = raw.response().await;
     assert_eq!((answer.status, answer.text().as_str()), (413, "no"));
+    assert_eq!(raw.ended().await.1, End::Closed);
 }
 
 /// Waits until a counter of bytes stands still.

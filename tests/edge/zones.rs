@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tempfile::TempDir;
 
 use crate::support::edge::session_keys;
-use crate::support::{Client, Edge, Origin, Setup, eventually};
+use crate::support::{Client, Edge, Gate, Origin, Setup, all, eventually};
 
 const CHECKED: &str = "stickiness.mode = \"lb_cookie\"\nhealth.path = \"/healthz\"\nhealth.interval = \"50ms\"\n\
                        health.timeout = \"50ms\"\nhealth.healthy = 1\nhealth.unhealthy = 1\nzones.panic = \"0%\"";
@@ -215,4 +215,59 @@ async fn health_is_ignored_when_too_few_are_healthy() {
         origin.set_sick(false);
     }
     edge.counts("selvedge_pool_panic", 0).await;
+}
+
+#[tokio::test]
+async fn instances_that_die_one_after_another_cost_no_get_and_repeat_no_post() {
+    let mut origins = shop(&[("az-a", 2), ("az-b", 2), ("az-c", 2)]).await;
+    let edge = setup(&origins).top("workers = 2").pool("queue.timeout = \"10s\"").start().await;
+    healthy(&edge, 6).await;
+    let (running, address) = (Gate::closed(), edge.web);
+    let shoppers = (0..12).map(|shopper| {
+        let stop = running.clone();
+        async move {
+            let mut client = Client::to(address);
+            let (mut posts, mut number) = (Vec::new(), 0);
+            while !stop.is_open() {
+                number += 1;
+                // A shopper leaves, another one comes: or nobody would be where an instance has returned.
+                if number % 10 == 0 {
+                    client = Client::to(address);
+                }
+                let answer = client.get(&format!("/{shopper}/get/{number}")).await;
+                assert_eq!(answer.status, 200, "{answer:?}");
+                let target = format!("/{shopper}/post/{number}");
+                let answer = client.post(&target, b"body").await;
+                assert!(matches!(answer.status, 200 | 502), "{answer:?}");
+                posts.push((target, answer.status));
+            }
+            posts
+        }
+    });
+    let shopping = tokio::spawn(all(shoppers.collect::<Vec<_>>()));
+    for round in 0..12 {
+        let dying = round % origins.len();
+        let before = origins[dying].1.count();
+        eventually("traffic at every instance", async || origins[dying].1.count() > before + 3).await;
+        origins[dying].1.stop().await;
+        healthy(&edge, 5).await;
+        origins[dying].1.resume();
+        healthy(&edge, 6).await;
+    }
+    running.open();
+    let posts: Vec<_> = shopping.await.unwrap().into_iter().flatten().collect();
+    let mut received: BTreeMap<String, usize> = BTreeMap::new();
+    for request in origins.iter().flat_map(|(_, origin)| origin.requests()) {
+        *received.entry(request.target).or_default() += 1;
+    }
+    let mut failed = 0;
+    for (target, status) in &posts {
+        let times = received.get(target).copied().unwrap_or(0);
+        assert!(times <= 1, "{target} came {times} times");
+        assert!(times == 1 || *status == 502, "{target} was answered with {status} and came to nobody");
+        failed += usize::from(*status == 502);
+    }
+    assert!(posts.len() > 100, "only {} POSTs", posts.len());
+    // Each death can catch one request of each shopper in the middle, hardly ever more.
+    assert!(failed <= 12 * 12, "{failed} of {} POSTs failed", posts.len());
 }

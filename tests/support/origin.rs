@@ -399,6 +399,11 @@ impl Gate {
         self.0.send_replace(true);
     }
 
+    /// Whether everybody may pass.
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
     /// Waits for the gate to be open.
     pub async fn pass(&self) {
         let mut open = self.0.subscribe();
