@@ -84,7 +84,6 @@ async fn forward(
     if head.path.as_str() == "*" || is_last_hop(head) {
         return Ok(options());
     }
-    count_hop(head);
     let source = peer.origin.source(&head.headers);
     let pools = match worker.routes.find(head, source) {
         Some(Action::Pools(pools)) => pools,
@@ -362,17 +361,6 @@ fn is_last_hop(head: &mut Head) -> bool {
             head.headers.insert(header::MAX_FORWARDS, HeaderValue::from(hops - 1));
             false
         }
-    }
-}
-
-/// One hop less for the next (RFC 9110 §7.6.2).
-fn count_hop(head: &mut Head) {
-    if head.method != Method::OPTIONS {
-        return;
-    }
-    let Some(hops) = head.headers.get_mut(header::MAX_FORWARDS) else { return };
-    if let Some(left) = hops.to_str().ok().and_then(|text| text.parse::<u32>().ok()) {
-        *hops = HeaderValue::from(left.saturating_sub(1));
     }
 }
 
