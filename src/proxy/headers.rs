@@ -99,7 +99,10 @@ pub(crate) fn forward(
     let version = head.version;
     let headers = &mut head.headers;
     if !origin.trusted && head.claims_origin {
-        for name in [X_FORWARDED_FOR, X_FORWARDED_PROTO, X_FORWARDED_HOST, header::FORWARDED] {
+        headers.remove(header::FORWARDED);
+        // The whole family: applications also believe X-Forwarded-Port, -Prefix and -Ssl.
+        while let Some(name) = headers.keys().find(|name| name.as_str().starts_with("x-forwarded-")).cloned()
+        {
             headers.remove(name);
         }
     }
