@@ -18,7 +18,7 @@ mod headers;
 mod http1;
 mod io;
 pub mod listener;
-mod request;
+pub mod request;
 mod retry;
 pub mod route;
 pub mod session;

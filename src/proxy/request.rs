@@ -6,7 +6,7 @@ use http::{Method, Version};
 
 /// What is end to end in a request, checked: fields of the connection are gone, Host is one and well formed.
 #[derive(Debug)]
-pub(crate) struct Head {
+pub struct Head {
     /// Protocol that brought it.
     pub(crate) version: Version,
     /// Neither CONNECT nor TRACE.
@@ -28,6 +28,21 @@ pub(crate) struct Head {
 }
 
 impl Head {
+    /// A GET over HTTP/1.1 with no field but Host.
+    pub fn get(host: HeaderValue, path: PathAndQuery) -> Self {
+        Self {
+            version: Version::HTTP_11,
+            method: Method::GET,
+            headers: HeaderMap::from_iter([(http::header::HOST, host.clone())]),
+            host: Some(host),
+            path,
+            claims_origin: false,
+            accepts_trailers: false,
+            expect_continue: false,
+            websocket: false,
+        }
+    }
+
     /// Whether doing it twice is the same as doing it once (RFC 9110 §9.2.2), or the client has said how to tell.
     pub(crate) fn is_repeatable(&self) -> bool {
         let safe = matches!(

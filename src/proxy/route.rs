@@ -44,7 +44,7 @@ impl RouteTable {
     }
 
     /// The route's action for this request; `None` when no route matches.
-    pub(crate) fn find(&self, head: &Head, source: IpAddr) -> Option<&Action> {
+    pub fn find(&self, head: &Head, source: IpAddr) -> Option<&Action> {
         let mut lower = [0u8; HOST_MAX];
         let host = head.host.as_ref().and_then(|host| lower_host(host.as_bytes(), &mut lower));
         let matching = |routes: &'_ Vec<Route>| routes.iter().position(|route| matches(route, head, source));
