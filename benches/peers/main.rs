@@ -186,8 +186,8 @@ fn run(options: &Options) -> Result<()> {
 /// The proxies that can be measured here; those that can't are named, with what to install.
 fn proxies(options: &Options) -> Result<Vec<Proxy>> {
     let candidates = [
-        Some(selvedge::find("selvedge", selvedge::BINARY.map(Path::new))),
-        options.baseline.as_ref().map(|path| selvedge::find("baseline", Some(path))),
+        Some(selvedge::find("selvedge", Path::new(selvedge::BINARY))),
+        options.baseline.as_ref().map(|path| selvedge::find("baseline", path)),
         Some(nginx::find(&options.nginx)),
         Some(haproxy::find(&options.haproxy)),
     ];

@@ -9,13 +9,12 @@ use crate::process;
 use crate::proxy::{Proxy, Setup};
 
 /// The binary that cargo built with this bench.
-pub(crate) const BINARY: Option<&str> = option_env!("CARGO_BIN_EXE_selvedge");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_selvedge");
 
 /// A Selvedge binary under the name it has in the report.
-pub(crate) fn find(name: &'static str, program: Option<&Path>) -> Result<Proxy> {
-    let program = program.and_then(process::find_program).ok_or_else(|| {
-        format!("{name}: no such binary, left out; `cargo build --release --bin selvedge` builds it")
-    })?;
+pub(crate) fn find(name: &'static str, program: &Path) -> Result<Proxy> {
+    let missing = || format!("{name}: {} not found, left out", program.display());
+    let program = process::find_program(program).ok_or_else(missing)?;
     let version = process::version(&program, "--version")
         .ok_or_else(|| format!("{name}: {} does not start, left out", program.display()))?;
     Ok(Proxy { name, version, program, sticky: true, config, arguments })
