@@ -56,13 +56,11 @@ impl Line {
         self.waiting.load(SeqCst)
     }
 
-    /// A request has ended: the first in line may look for a target. False when nobody waits.
-    pub fn wake_one(&self) -> bool {
-        let somebody = self.waiting() > 0;
-        if somebody {
+    /// A request has ended: the first in line may look for a target.
+    pub fn wake_one(&self) {
+        if self.waiting() > 0 {
             self.notify.notify_one();
         }
-        somebody
     }
 
     /// Things have changed: everybody in line may look.

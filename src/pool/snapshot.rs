@@ -145,7 +145,9 @@ impl Target {
         };
         Self {
             takes_new: alive && member.admin == AdminState::Up && member.weight > 0,
-            keeps_bound: alive && member.admin != AdminState::Down,
+            // A target that was not checked yet may be as well as when the session was bound: if it is not, the request
+            // goes elsewhere and the session stays.
+            keeps_bound: (alive || member.health == HealthState::Initial) && member.admin != AdminState::Down,
             status,
             state: member.state,
             weight: member.weight,

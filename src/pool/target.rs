@@ -1,7 +1,7 @@
 //! One backend instance: its stable identity and what is known of it beyond any snapshot.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
@@ -47,7 +47,8 @@ pub struct TargetState {
     pub address: SocketAddr,
     /// `zone/address`: the name that people and the API use.
     pub name: String,
-    /// Requests sent and not yet answered to the last byte.
+    /// Requests sent and not yet answered to the last byte. Ordered with the queue's counts: who ends sees who waits, or who
+    /// waits sees who has ended.
     in_flight: AtomicU32,
     /// Sessions bound to this target that wait for it because it is full.
     pub line: Line,
@@ -72,23 +73,28 @@ impl TargetState {
 
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(Relaxed)
+        self.in_flight.load(SeqCst)
     }
 
     /// Counts one more request in flight unless that would be more than `limit`, of which `reserved` places belong to
     /// requests that came earlier.
     pub fn begin(&self, limit: u32, reserved: u32) -> bool {
         if limit == u32::MAX {
-            self.in_flight.fetch_add(1, Relaxed);
+            self.in_flight.fetch_add(1, SeqCst);
             return true;
         }
         let limit = limit.saturating_sub(reserved);
-        self.in_flight.try_update(Relaxed, Relaxed, |now| (now < limit).then_some(now + 1)).is_ok()
+        self.in_flight.try_update(SeqCst, SeqCst, |now| (now < limit).then_some(now + 1)).is_ok()
+    }
+
+    /// Whether one more request would begin; `reserved` as for [`TargetState::begin`].
+    pub fn has_room(&self, limit: u32, reserved: u32) -> bool {
+        limit == u32::MAX || self.in_flight().saturating_add(reserved) < limit
     }
 
     /// Counts one request less.
     pub fn end(&self) {
-        self.in_flight.fetch_sub(1, Relaxed);
+        self.in_flight.fetch_sub(1, SeqCst);
     }
 }
 

@@ -1,7 +1,7 @@
 //! Deadlines of a worker: one array of due times, swept every 10 ms.
 //!
 //! A connection moves its deadline with every request and every read, and nearly none ever comes due. So moving one is
-//! a store into an array, and only the sweep, which is linear and touches four bytes per connection, looks at the
+//! a store into an array, and only the sweep, which is linear and touches eight bytes per connection, looks at the
 //! clock. Deadlines are therefore up to 20 ms late, never early. Not for precise timing.
 
 use std::cell::{Cell, RefCell};
@@ -15,13 +15,13 @@ use tokio::sync::Notify;
 
 /// Between two sweeps.
 const TICK: Duration = Duration::from_millis(10);
-const NEVER: u32 = u32::MAX;
+const NEVER: u64 = u64::MAX;
 
 /// All deadlines of a worker, and its coarse clock.
 pub(crate) struct Deadlines {
     start: Instant,
     /// Ticks since `start`, as of the last sweep.
-    now: Cell<u32>,
+    now: Cell<u64>,
     slots: RefCell<Slots>,
     /// Wakes the sweep when the first deadline appears.
     first: Notify,
@@ -29,7 +29,7 @@ pub(crate) struct Deadlines {
 
 #[derive(Default)]
 struct Slots {
-    due: Vec<u32>,
+    due: Vec<u64>,
     wakers: Vec<Option<Waker>>,
     free: Vec<u32>,
 }
@@ -75,13 +75,13 @@ impl Deadlines {
     }
 
     /// Ticks of 10 ms since the worker started, as of the last sweep.
-    pub(crate) fn coarse_ticks(&self) -> u32 {
+    pub(crate) fn coarse_ticks(&self) -> u64 {
         self.now.get()
     }
 
     /// Ticks that `duration` lasts.
-    pub(crate) fn ticks_of(duration: Duration) -> u32 {
-        u32::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(NEVER / 2).min(NEVER / 2)
+    pub(crate) fn ticks_of(duration: Duration) -> u64 {
+        u64::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(NEVER / 2).min(NEVER / 2)
     }
 
     /// Sweeps for as long as the worker lives.
@@ -106,7 +106,7 @@ impl Deadlines {
         slots.free.len() == slots.due.len()
     }
 
-    fn wake(&self, due: impl Fn(u32, u32) -> bool) {
+    fn wake(&self, due: impl Fn(u64, u64) -> bool) {
         let now = self.now.get();
         let mut slots = self.slots.borrow_mut();
         let Slots { due: times, wakers, .. } = &mut *slots;
@@ -119,8 +119,8 @@ impl Deadlines {
         }
     }
 
-    fn ticks(&self) -> u32 {
-        (self.start.elapsed().as_millis() / TICK.as_millis()) as u32
+    fn ticks(&self) -> u64 {
+        (self.start.elapsed().as_millis() / TICK.as_millis()) as u64
     }
 }
 

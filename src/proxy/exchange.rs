@@ -36,14 +36,14 @@ impl Peer {
     }
 }
 
-/// Answers a request, by a target or else by a page of our own.
+/// Answers a request, by a target or else by a page of our own; `None` if the client has left.
 pub(crate) async fn exchange(
     worker: &'static Worker,
     peer: &Peer,
     inform: &Inform<'_>,
     mut head: Head,
     body: RequestBody,
-) -> Answer {
+) -> Option<Answer> {
     let id = headers::request_id(&peer.origin, &head.headers, &worker.random);
     let accept = head.headers.get(header::ACCEPT).cloned();
     let mut record = None;
@@ -52,14 +52,16 @@ pub(crate) async fn exchange(
     match result {
         Ok(mut answer) => {
             answer.record = record.map(|record| record.answered(answer.status));
-            answer
+            Some(answer)
         }
         Err(error) => {
             worker.report(&error, &id);
-            let gone = matches!(error, ProxyError::ClientGone);
+            if matches!(error, ProxyError::ClientGone) {
+                return None;
+            }
             let mut answer = error.into_answer(accept.as_ref(), &id);
-            answer.record = record.map(|record| if gone { record } else { record.answered(answer.status) });
-            answer
+            answer.record = record.map(|record| record.answered(answer.status));
+            Some(answer)
         }
     }
 }
@@ -95,8 +97,11 @@ async fn forward(
     let pool = worker.pool(session.pool);
     *record = Some(Record::start(&pool));
     let secure = peer.origin.is_secure(&head.headers);
-    if session.enabled {
-        session::hide(&mut head.headers, &pool.shared.config.stickiness.cookie);
+    for choice in pools {
+        let stickiness = &worker.config.pools[choice.pool].stickiness;
+        if stickiness.mode != StickinessMode::Off {
+            session::hide(&mut head.headers, &stickiness.cookie);
+        }
     }
     headers::forward(&peer.origin, &worker.config.forwarding, head, id, &worker.random);
 
@@ -136,7 +141,7 @@ async fn attempts(
             Pick::Target { index, rehomed } => (index, rehomed),
             full_or_none => {
                 // One round has failed everywhere: wait for the pool to change, then look again with open eyes.
-                patience.wait(&view, full_or_none, &mut last_error).await?;
+                patience.wait(&view, full_or_none, &retries.tried, &mut last_error).await?;
                 if full_or_none == Pick::NoneLeft {
                     retries.forgive();
                 }
@@ -222,6 +227,7 @@ impl<'a> Patience<'a> {
         &mut self,
         view: &View,
         why: Pick,
+        tried: &[u32],
         last_error: &mut Option<ProxyError>,
     ) -> Result<(), ProxyError> {
         let shared = &self.pool.shared;
@@ -245,8 +251,20 @@ impl<'a> Patience<'a> {
         if left.is_zero() {
             return refused(ProxyError::QueueTimeout, last_error);
         }
-        // The view is from before we stood in line; what changed in between wakes nobody.
-        if !self.pool.is_current(view) {
+        // What changed between the look and the place in line wakes nobody: look again.
+        let ahead = (line.waiting() as u32).saturating_sub(1);
+        let room = |index: usize, ahead: u32| {
+            let target = &view.snapshot.targets[index];
+            target.state.has_room(target.max_connections, ahead)
+        };
+        let has_room = match why {
+            Pick::OwnIsFull { index } => room(index, 0),
+            Pick::AllFull => {
+                view.snapshot.open.iter().any(|index| !tried.contains(index) && room(*index as usize, ahead))
+            }
+            Pick::Target { .. } | Pick::NoneLeft => false,
+        };
+        if has_room || !self.pool.is_current(view) {
             return Ok(());
         }
         let nap = if why == Pick::NoneLeft { left.min(LOOK_AGAIN) } else { left };
@@ -281,7 +299,10 @@ fn read_session(worker: &Worker, pools: &[WeightedPool], head: &Head) -> Session
                 worker.pool(choice.pool).lane().verdicts[Verdict::Valid as usize].bump();
                 return Session { pool: choice.pool, enabled: true, bond: Some(bond) };
             }
-            worst = verdict;
+            // The cookie of another pool of this route says nothing, and looks forged.
+            if matches!(worst, Verdict::None | Verdict::Forged) {
+                worst = verdict;
+            }
         }
     }
     let pool = draw(pools, worker.random.next());

@@ -56,8 +56,12 @@ impl Io {
     /// call unless the kernel has reported something.
     pub(crate) fn is_quiet(&self) -> bool {
         let mut probe = BytesMut::with_capacity(1);
-        self.poll_readable(&mut Context::from_waker(Waker::noop())).is_pending()
-            || self.poll_read(&mut Context::from_waker(Waker::noop()), &mut probe).is_pending()
+        // Outside the task's budget: an exhausted one would look like silence.
+        let look = tokio::task::unconstrained(std::future::poll_fn(|cx| match self.poll_readable(cx) {
+            Poll::Ready(_) => self.poll_read(cx, &mut probe).map(drop),
+            Poll::Pending => Poll::Pending,
+        }));
+        pin!(look).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Makes closing the socket a reset instead of an orderly end, so that the peer takes nothing for complete.

@@ -113,30 +113,46 @@ impl WorkerSocket {
         let config = Rc::new(self.config.clone());
         loop {
             match next(worker, &listener).await {
-                Some(Ok((tcp, address))) => {
-                    let lane = worker.lane();
-                    lane.accepted.bump();
-                    let source = address.ip().to_canonical();
-                    if !config.allow.iter().any(|net| net.contains(&source)) {
-                        lane.denied.bump();
-                        continue;
-                    }
-                    let place = self.place(worker, &config).await;
-                    serve(worker, &config, place, tcp, address);
-                }
+                Some(Ok((tcp, address))) => self.admit(worker, &config, tcp, address).await,
                 Some(Err(error)) if is_about_one_connection(&error) => {}
                 Some(Err(error)) => {
                     worker.lane().accept_errors.bump();
                     tracing::warn!(listener = %config.name, "cannot accept: {error}");
                     worker.pause(ACCEPT_PAUSE).await;
                 }
-                None => return,
+                None => break,
+            }
+        }
+        // What the kernel has completed by now would be reset when the socket closes. Asked without the runtime, which may
+        // say "nothing" when a task has had its share.
+        while let Ok((tcp, address)) = self.socket.accept() {
+            if tcp.set_nonblocking(true).is_ok() {
+                if let Ok(tcp) = TcpStream::from_std(tcp) {
+                    self.admit(worker, &config, tcp, address).await;
+                }
             }
         }
     }
-}
 
-impl WorkerSocket {
+    /// Serves a connection if its source may connect, once there is a place for it.
+    async fn admit(
+        &self,
+        worker: &'static Worker,
+        config: &Rc<config::Listener>,
+        tcp: TcpStream,
+        address: SocketAddr,
+    ) {
+        let lane = worker.lane();
+        lane.accepted.bump();
+        let source = address.ip().to_canonical();
+        if !config.allow.iter().any(|net| net.contains(&source)) {
+            lane.denied.bump();
+            return;
+        }
+        let place = self.place(worker, config).await;
+        serve(worker, config, place, tcp, address);
+    }
+
     /// A place among the listener's connections. While there is none, the kernel's queue holds the others, and refuses
     /// when it is full too.
     async fn place(&self, worker: &'static Worker, config: &config::Listener) -> OpenConnection {

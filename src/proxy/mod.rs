@@ -90,12 +90,15 @@ async fn run(
     let worker: &'static Worker = Box::leak(Box::new(Worker::new(index, config, pools)));
     tokio::task::spawn_local(worker.deadlines.clone().sweep());
     tokio::task::spawn_local(worker.sweep());
-    for socket in sockets {
-        tokio::task::spawn_local(socket.run(worker));
-    }
+    let accepting: Vec<_> =
+        sockets.into_iter().map(|socket| tokio::task::spawn_local(socket.run(worker))).collect();
     // An error means that the server is gone: the same as a stop.
     let _ = phase.wait_for(|phase| *phase == Phase::Stopping).await;
     worker.stop();
+    for listener in accepting {
+        // A panic in there has been logged; the others still finish.
+        let _ = listener.await;
+    }
     while worker.lane().open.get() > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

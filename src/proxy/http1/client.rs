@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
@@ -21,6 +22,8 @@ use crate::proxy::io::Io;
 
 /// Room for a head; grows only for larger ones.
 const HEAD_READ: usize = 8 * 1024;
+/// What a connection that was accepted while the worker stops is given to send its request.
+const FIRST_GRACE: Duration = Duration::from_millis(250);
 /// Room for a read of a body.
 const BODY_READ: usize = 64 * 1024;
 
@@ -42,7 +45,7 @@ pub(crate) struct Client {
     expects_continue: Cell<bool>,
     continuing: RefCell<Outgoing>,
     limits: Limits,
-    idle: std::time::Duration,
+    idle: Duration,
 }
 
 /// Why no further request comes from a connection.
@@ -81,6 +84,7 @@ impl Client {
         worker: &Worker,
     ) -> Result<Request, NoRequest> {
         let mut begun = !self.input.borrow().is_empty();
+        let mut leaving = false;
         self.deadline.set(if begun || first { listener.head_timeout } else { listener.keep_alive });
         let request = std::future::poll_fn(|cx| {
             loop {
@@ -88,16 +92,13 @@ impl Client {
                     let mut input = self.input.borrow_mut();
                     let mut scanned = self.scanned.get();
                     let mut map = worker.spare_map();
-                    match head::take_request(&mut input, &mut scanned, self.limits, &mut map) {
+                    let taken = head::take_request(&mut input, &mut scanned, self.limits, &mut map);
+                    self.scanned.set(scanned);
+                    match taken {
                         Ok(Some(request)) => return Poll::Ready(Ok(request)),
-                        Ok(None) => {
-                            worker.keep_map(map);
-                            self.scanned.set(scanned);
-                        }
+                        Ok(None) => worker.keep_map(map),
                         Err(refusal) => return Poll::Ready(Err(NoRequest::Refused(refusal))),
                     }
-                } else if worker.stopping.get() {
-                    return Poll::Ready(Err(NoRequest::Over));
                 }
                 match self.poll_fill(cx, HEAD_READ) {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoRequest::Over)),
@@ -109,6 +110,11 @@ impl Client {
                     Poll::Pending if self.deadline.poll(cx).is_ready() => {
                         let refused = NoRequest::Refused(Refusal::HeadTimeout);
                         return Poll::Ready(Err(if begun { refused } else { NoRequest::Over }));
+                    }
+                    Poll::Pending if !begun && worker.stopping.get() && !leaving => {
+                        // A connection that was accepted just now has its request under way.
+                        leaving = true;
+                        self.deadline.set(if first { FIRST_GRACE } else { Duration::ZERO });
                     }
                     Poll::Pending => return Poll::Pending,
                 }
@@ -150,6 +156,16 @@ impl Client {
         self.expects_continue.get()
     }
 
+    /// What has not been written yet of a `100 Continue`; whatever is written next comes behind it.
+    pub(crate) fn take_continuing(&self) -> Outgoing {
+        self.continuing.take()
+    }
+
+    /// Something was written in part, or the body was cut: the connection ends with this request.
+    pub(crate) fn set_broken(&self) {
+        self.broken.set(true);
+    }
+
     /// Whether the present request's body could not be read to its end.
     pub(crate) fn is_broken(&self) -> bool {
         self.broken.get()
@@ -174,7 +190,7 @@ impl Client {
         match self.continuing.borrow_mut().poll_flush(cx, &self.io) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Some(Err(RequestBodyError::Gone))),
-            Poll::Pending => return Poll::Pending,
+            Poll::Pending => return self.poll_stalled(cx),
         }
         loop {
             let decoded = self.body.borrow_mut().decode(&mut self.input.borrow_mut());

@@ -63,6 +63,7 @@ pub(crate) struct BadAnswer(pub(crate) &'static str);
 ///
 /// Refuses LF without CR and continued lines on the way: a parser that forgives them sees other fields than we do.
 pub(crate) fn end_of_head(buffer: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
+    let from = from.min(buffer.len());
     for newline in memchr::memchr_iter(b'\n', &buffer[from..]).map(|at| at + from) {
         if newline == 0 || buffer[newline - 1] != b'\r' {
             return Err(Refusal::LineEnding);

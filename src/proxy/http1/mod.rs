@@ -120,7 +120,7 @@ impl Connection {
             .await
         };
         // The client has left: dropping the exchange has cancelled the attempt.
-        let Some(answer) = answer else { return Next::Abort };
+        let Some(Some(answer)) = answer else { return Next::Abort };
         let keep_alive = keep_alive && !self.worker.stopping.get();
         self.answer(answer, Request { is_head, http10, keep_alive }).await
     }
@@ -135,6 +135,7 @@ impl Connection {
 
     /// Writes an answer while its body arrives.
     async fn answer(&mut self, mut answer: Answer, request: Request) -> Next {
+        self.outgoing = self.client.take_continuing();
         if let Body::Tunnel(target) = answer.body {
             let protocol = answer.upgrade.unwrap_or(HeaderValue::from_static("websocket"));
             let after = After::Upgrade(&protocol);
@@ -320,12 +321,15 @@ impl Inform<'_> {
         if !self.enabled {
             return Ok(());
         }
-        let mut outgoing = Outgoing::default();
+        let mut outgoing = self.client.take_continuing();
         encode::answer(outgoing.buffer(), status, headers, Framing::None, After::KeepAlive);
         let flush = std::future::poll_fn(|cx| outgoing.poll_flush(cx, &self.client.io));
         match self.writing.limit(self.idle, flush).await {
             Ok(Ok(())) => Ok(()),
-            _ => Err(ProxyError::client_gone()),
+            _ => {
+                self.client.set_broken();
+                Err(ProxyError::client_gone())
+            }
         }
     }
 }

@@ -62,7 +62,7 @@ pub(crate) async fn send(
 ) -> Result<Arrived, Failed> {
     let lane = attempt.upstream.lane();
     lane.attempts.bump();
-    let mut connection = match attempt.upstream.reuse() {
+    let mut connection = match attempt.upstream.reuse(attempt.worker.deadlines.coarse_ticks()) {
         Some(connection) => connection,
         None => match attempt.upstream.connect(attempt.worker, attempt.timeouts).await {
             Ok(connection) => connection,
@@ -135,8 +135,9 @@ async fn answer_head(
         }
         if answer.status == StatusCode::CONTINUE {
             // The client hears it when its body is first asked for.
-            hold = false;
-            connection.deadline.clear();
+            if std::mem::take(&mut hold) {
+                connection.deadline.clear();
+            }
         } else if attempt.inform.send(answer.status, &answer.headers).await.is_err() {
             return Err(Stopped::Client(RequestBodyError::Gone));
         }
@@ -158,6 +159,7 @@ fn poll_attempt(
         match upload.poll(cx, &connection.io, *hold) {
             Poll::Ready(Ok(())) => {
                 *uploading = false;
+                *hold = false;
                 connection.deadline.set(attempt.timeouts.first_byte);
             }
             Poll::Ready(Err(UploadError::Client(error))) => return Poll::Ready(Err(Stopped::Client(error))),

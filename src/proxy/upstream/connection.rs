@@ -27,6 +27,9 @@ const BODY_READ: usize = 64 * 1024;
 /// Bounds of an answer's head: what a request's may be by default, doubled.
 const LIMITS: Limits = Limits { max_head: 64 * 1024, max_fields: head::FIELDS_MAX };
 
+/// Ticks that a connection rests after an answer without a body. The worker has then looked at its sockets at least once.
+const BODILESS_PAUSE: u64 = 2;
+
 /// See the module's documentation.
 pub(crate) struct Connection {
     pub(crate) io: Io,
@@ -36,19 +39,30 @@ pub(crate) struct Connection {
     /// Bytes written on this connection before the present request.
     pub(crate) written_before: u64,
     /// When it was last used, while it is idle.
-    pub(super) idle_since: u32,
+    pub(super) idle_since: u64,
+    /// When it may serve again, while it is idle.
+    pub(super) usable_from: u64,
 }
 
 impl Connection {
     pub(super) fn new(io: Io, deadline: Deadline) -> Self {
-        Self { io, deadline, input: BytesMut::new(), scanned: 0, written_before: 0, idle_since: 0 }
+        Self {
+            io,
+            deadline,
+            input: BytesMut::new(),
+            scanned: 0,
+            written_before: 0,
+            idle_since: 0,
+            usable_from: 0,
+        }
     }
 
     /// Goes to rest: holds no buffer and waits for nothing.
-    pub(super) fn rest(&mut self, now_ticks: u32) {
+    pub(super) fn rest(&mut self, now_ticks: u64, pause_ticks: u64) {
         self.input = BytesMut::new();
         self.deadline.clear();
         self.idle_since = now_ticks;
+        self.usable_from = now_ticks + pause_ticks;
     }
 
     /// A request of so many bytes has been answered: they have arrived.
@@ -151,12 +165,14 @@ impl AnswerBody {
         attempt: &super::Attempt<'_>,
         in_flight: InFlight,
     ) -> Body {
+        // A body that the client still holds back is not wanted any more.
+        let held = upload.is_held();
         let mut body = Self {
             decoder: Decoder::new(answer.framing),
             framing: answer.framing,
-            keep_alive: answer.keep_alive,
+            keep_alive: answer.keep_alive && !held,
             idle: attempt.timeouts.idle,
-            upload: (!upload.is_sent()).then_some(upload),
+            upload: (!upload.is_sent() && !held).then_some(upload),
             connection: Some(connection),
             upstream: attempt.upstream.clone(),
             worker: attempt.worker,
@@ -254,7 +270,9 @@ impl AnswerBody {
         let Some(connection) = self.connection.take() else { return };
         if self.keep_alive && self.upload.is_none() {
             if connection.input.is_empty() {
-                self.upstream.keep(connection, self.worker.deadlines.coarse_ticks());
+                // A target that sends a body where none may be sends it now: nobody else may read it as an answer.
+                let pause = if self.framing == Framing::None { BODILESS_PAUSE } else { 0 };
+                self.upstream.keep(connection, self.worker.deadlines.coarse_ticks(), pause);
             } else {
                 // Bytes after a complete answer belong to no request.
                 self.upstream.lane().failures[Failure::Protocol as usize].bump();

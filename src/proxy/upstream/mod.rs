@@ -41,10 +41,14 @@ impl Upstream {
     }
 
     /// An idle connection that is still open, the one used last.
-    fn reuse(&self) -> Option<Connection> {
+    fn reuse(&self, now_ticks: u64) -> Option<Connection> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(connection) = idle.pop_back() {
+        for at in (0..idle.len()).rev() {
+            if idle[at].usable_from > now_ticks {
+                continue;
+            }
             // One that has closed is useless; one that speaks unasked would answer a stranger's request.
+            let connection = idle.remove(at)?;
             if connection.io.is_quiet() {
                 return Some(connection);
             }
@@ -53,16 +57,16 @@ impl Upstream {
     }
 
     /// Keeps a connection for the next request.
-    fn keep(&self, mut connection: Connection, now_ticks: u32) {
+    fn keep(&self, mut connection: Connection, now_ticks: u64, pause_ticks: u64) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.keep_alive.get().connections {
-            connection.rest(now_ticks);
+            connection.rest(now_ticks, pause_ticks);
             idle.push_back(connection);
         }
     }
 
     /// Closes connections that have been idle too long, or that the target has closed.
-    pub(crate) fn sweep(&self, now_ticks: u32) {
+    pub(crate) fn sweep(&self, now_ticks: u64) {
         let oldest = super::deadline::Deadlines::ticks_of(self.keep_alive.get().timeout);
         self.idle.borrow_mut().retain(|connection| {
             now_ticks.saturating_sub(connection.idle_since) < oldest && connection.io.is_quiet()
@@ -109,9 +113,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.state.end();
-        if !self.state.line.wake_one() {
-            self.pool.queue.line.wake_one();
-        }
+        // Whoever waits for this target and whoever waits for any may look: a needless look does no harm.
+        self.state.line.wake_one();
+        self.pool.queue.line.wake_one();
     }
 }
 

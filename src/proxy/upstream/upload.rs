@@ -3,7 +3,7 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 
 use crate::proxy::body::{RequestBody, RequestBodyError};
@@ -20,12 +20,11 @@ pub(crate) struct Upload {
     source_ended: bool,
     trailers: Option<HeaderMap>,
     /// What was read from the source, if all of it.
-    kept: Vec<Bytes>,
-    kept_bytes: usize,
+    kept: BytesMut,
     /// Nothing read so far had to be thrown away.
     whole: bool,
     max_kept: usize,
-    /// Of `kept`, sent in this attempt.
+    /// Of `kept`, bytes sent in this attempt.
     next: usize,
     /// The last chunk is written, or the last byte of a known length.
     sent: bool,
@@ -53,8 +52,7 @@ impl Upload {
             framing,
             source_ended: empty,
             trailers: None,
-            kept: Vec::new(),
-            kept_bytes: 0,
+            kept: BytesMut::new(),
             whole: true,
             max_kept,
             next: 0,
@@ -66,6 +64,11 @@ impl Upload {
 
     pub(crate) fn framing(&self) -> Framing {
         self.framing
+    }
+
+    /// Whether the client still waits for leave to send the body.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(&self.source, RequestBody::Http1(client) if client.is_expecting())
     }
 
     /// Whether another attempt could send the same body.
@@ -129,9 +132,10 @@ impl Upload {
 
     /// The next part of the body: from an earlier attempt's memory first, then from the client.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, RequestBodyError>> {
-        if let Some(data) = self.kept.get(self.next) {
-            self.next += 1;
-            return Poll::Ready(Ok(Some(data.clone())));
+        if self.next < self.kept.len() {
+            let data = Bytes::copy_from_slice(&self.kept[self.next..]);
+            self.next = self.kept.len();
+            return Poll::Ready(Ok(Some(data)));
         }
         if self.source_ended {
             return Poll::Ready(Ok(None));
@@ -159,14 +163,12 @@ impl Upload {
     }
 
     fn remember(&mut self, data: &Bytes) {
-        self.kept_bytes += data.len();
-        if self.whole && self.kept_bytes <= self.max_kept {
-            // A copy, so that one byte does not hold the whole buffer that it arrived in.
-            self.kept.push(Bytes::copy_from_slice(data));
-            self.next += 1;
+        if self.whole && self.kept.len() + data.len() <= self.max_kept {
+            self.kept.extend_from_slice(data);
+            self.next = self.kept.len();
         } else {
             self.whole = false;
-            self.kept = Vec::new();
+            self.kept = BytesMut::new();
             self.next = 0;
         }
     }
