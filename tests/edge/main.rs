@@ -17,6 +17,7 @@ mod framing;
 mod hang_up;
 mod harness;
 mod hop_by_hop;
+mod leftovers;
 mod lifecycle;
 mod limits;
 mod retries;

@@ -91,6 +91,18 @@ fn a_session_stays_while_its_target_keeps_it_and_waits_when_that_is_full() {
 }
 
 #[test]
+fn a_session_waits_for_the_first_check_of_its_target() {
+    let mut members = three_zones();
+    members[0].health = HealthState::Initial;
+    let snapshot = snapshot(&members);
+    let bond = bond(members[0].state.id, 7);
+    let own = snapshot.index_of(bond.target).unwrap();
+    assert!(!snapshot.open.contains(&(own as u32)), "no new sessions");
+    let choice = choice(&snapshot, Balance::RoundRobin, Some(&bond), &[]);
+    assert_eq!(choice.pick(0, 0), Pick::Target { index: own, rehomed: false });
+}
+
+#[test]
 fn one_failed_attempt_goes_elsewhere_without_moving_the_bond() {
     let members = three_zones();
     let snapshot = snapshot(&members);
