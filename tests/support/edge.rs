@@ -5,10 +5,12 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use tempfile::TempDir;
 
 use super::client::Client;
@@ -283,9 +285,7 @@ impl Edge {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        // SAFETY: kill has no memory effects; the id is that of our own child, which was not waited for yet.
-        let result = unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGTERM) };
-        assert_eq!(result, 0, "SIGTERM could not be sent");
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("SIGTERM can be sent");
     }
 
     /// Waits for the process to end by itself.
@@ -340,15 +340,15 @@ pub fn session_keys(folder: &TempDir) -> PathBuf {
 fn spawn(folder: &TempDir, config: &str) -> Child {
     let path = folder.path().join("selvedge.toml");
     std::fs::write(&path, config).unwrap();
-    Command::new(env!("CARGO_BIN_EXE_selvedge"))
-        .args(["run", "--config"])
-        .arg(path)
-        .env_remove("SELVEDGE_ZONE")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap()
+    let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
+    command.args(["run", "--config"]).arg(path).env_remove("SELVEDGE_ZONE");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // SAFETY: between fork and exec this makes one system call and touches no memory of the parent's.
+    unsafe {
+        // Tests that are killed leave no process behind.
+        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+    }
+    command.spawn().unwrap()
 }
 
 /// `line` without terminal colours.
