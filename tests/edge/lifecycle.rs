@@ -131,6 +131,25 @@ async fn a_delay_keeps_the_listener_open_while_readyz_fails() {
 }
 
 #[tokio::test]
+async fn a_stop_serves_whoever_had_connected_before_it() {
+    for workers in ["workers = 1", "workers = 2"] {
+        let origin = Origin::start().await;
+        let mut edge = Edge::before(&origin).top(workers).start().await;
+        let mut clients = Vec::new();
+        for _ in 0..100 {
+            let mut raw = Raw::connect(&edge).await;
+            raw.send(GET).await;
+            clients.push(raw);
+        }
+        edge.terminate();
+        for raw in &mut clients {
+            assert_eq!(raw.response().await.status, 200, "{workers}");
+        }
+        assert_eq!(edge.exit().await.code(), Some(0));
+    }
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_at_once() {
     let gate = Gate::closed();
     let origin = held(&gate).await;

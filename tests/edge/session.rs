@@ -441,6 +441,38 @@ async fn a_bound_session_waits_for_its_own_target() {
 }
 
 #[tokio::test]
+async fn a_node_that_has_not_checked_a_target_yet_leaves_its_sessions_there() {
+    let folder = TempDir::new().unwrap();
+    let keys = format!("[session_keys]\nfile = {:?}", session_keys(&folder));
+    // This one never answers a check.
+    let slow = Origin::raw(async |mut conn: Conn| {
+        while let Some(mut request) = conn.request_head().await {
+            if request.target == "/healthz" {
+                conn.ended().await;
+                return;
+            }
+            conn.rest_of(&mut request).await;
+            conn.send(Reply::ok("").field("X-Origin: slow").bytes("GET")).await;
+        }
+    })
+    .await;
+    let other = Origin::named("other").await;
+    let running = Edge::before_all(&[&slow, &other]).pool(STICKY).and(&keys).start().await;
+    let mut client = Client::of(&running);
+    while client.get("/").await.origin() != "slow" {
+        client = Client::of(&running);
+    }
+    let checks = "health.path = \"/healthz\"\nhealth.interval = \"60s\"\nhealth.timeout = \"60s\"";
+    let fresh = Edge::before_all(&[&slow, &other]).pool(STICKY).pool(checks).and(&keys).start_unready().await;
+    let mut client = client.at(&fresh);
+    for _ in 0..5 {
+        let answer = client.get("/").await;
+        assert_eq!((answer.origin(), answer.set_cookie(COOKIE)), ("slow", None), "a start moved the session");
+        assert_eq!(Client::of(&fresh).get("/").await.origin(), "other", "nothing new before the first check");
+    }
+}
+
+#[tokio::test]
 async fn a_target_of_weight_zero_keeps_its_sessions() {
     let folder = TempDir::new().unwrap();
     let keys = format!("[session_keys]\nfile = {:?}", session_keys(&folder));

@@ -139,6 +139,11 @@ impl Setup {
     pub async fn start(self) -> Edge {
         Edge::start(&self.text()).await
     }
+
+    /// Starts it, and waits until it listens.
+    pub async fn start_unready(self) -> Edge {
+        Edge::start_unready(&self.text()).await
+    }
 }
 
 impl Edge {
@@ -170,6 +175,13 @@ impl Edge {
 
     /// Starts the program with this configuration, and waits until it is ready.
     pub async fn start(config: &str) -> Self {
+        let edge = Self::start_unready(config).await;
+        edge.ready().await;
+        edge
+    }
+
+    /// Starts the program with this configuration, and waits until it listens.
+    pub async fn start_unready(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut child = spawn(&folder, config);
         let log = Log::default();
@@ -185,7 +197,6 @@ impl Edge {
         let mut edge = Self { web: unknown, admin: unknown, child, log, _folder: folder };
         edge.web = edge.address_of("web").await;
         edge.admin = edge.logged_address(|line| line.contains("admin")).await;
-        edge.ready().await;
         edge
     }
 
