@@ -126,10 +126,8 @@ impl WorkerSocket {
         // What the kernel has completed by now would be reset when the socket closes. Asked without the runtime, which may
         // say "nothing" when a task has had its share.
         while let Ok((tcp, address)) = self.socket.accept() {
-            if tcp.set_nonblocking(true).is_ok() {
-                if let Ok(tcp) = TcpStream::from_std(tcp) {
-                    self.admit(worker, &config, tcp, address).await;
-                }
+            if let Ok(tcp) = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp)) {
+                self.admit(worker, &config, tcp, address).await;
             }
         }
     }
