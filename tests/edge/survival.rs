@@ -119,13 +119,26 @@ fn input(dice: &mut Dice, valid: &[Vec<u8>]) -> Vec<u8> {
 /// A request that ends the connection it is sent on, if it is understood as one.
 const LAST: &[u8] = b"GET /last HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
 
+/// Sends `bytes` in up to four parts, so that reading stops anywhere.
+async fn send_in_parts(wire: &mut Wire, mut bytes: &[u8], dice: &mut Dice) {
+    for _ in 0..dice.below(4) {
+        let (part, rest) = bytes.split_at(dice.below(bytes.len()));
+        wire.send(part).await;
+        bytes = rest;
+        for _ in 0..dice.below(30) {
+            tokio::task::yield_now().await;
+        }
+    }
+    wire.send(bytes).await;
+}
+
 /// Sends `count` inputs, each on a connection of its own; whoever is answered reads the answers.
 async fn pelt(address: SocketAddr, mut dice: Dice, count: usize) {
     let valid = valid_requests();
     for _ in 0..count {
         let bytes = input(&mut dice, &valid);
         let mut wire = Wire::connect(address, None).await.expect("the node accepts connections");
-        wire.send(&bytes).await;
+        send_in_parts(&mut wire, &bytes, &mut dice).await;
         match dice.below(4) {
             // Leave at once, in order or not.
             0 => drop(wire),
@@ -217,7 +230,7 @@ async fn an_origin_never_answers_a_request_that_no_client_sent() {
             let bytes =
                 [b"GET /first HTTP/1.1\r\nHost: shop.test\r\n\r\n", &mutated[..], smuggled, LAST].concat();
             let mut wire = Wire::connect(address, None).await.unwrap();
-            wire.send(&bytes).await;
+            send_in_parts(&mut wire, &bytes, &mut dice).await;
             let (answers, _) = wire.until_end().await;
             let numbers = numbers(&answers);
             assert!(numbers.is_sorted(), "{numbers:?} for {:?}, seed {seed}", latin1(&mutated));
