@@ -64,18 +64,14 @@ async fn a_head_that_came_in_parts_leaves_no_trace_on_the_next() {
     let long = format!("GET /long HTTP/1.1\r\nHost: shop.test\r\nX: {}\r\n\r\n", "x".repeat(200));
     let short = "GET /s HTTP/1.1\r\nHost: a\r\n\r\n";
     let bad = "GET /bad HTTP/1.1\nHost: shop.test\r\n\r\n";
-    let passed = async |raw: &mut Raw, part: &str| {
-        let before = edge.metric("selvedge_connections_open").await;
-        raw.send(part).await;
-        // The head's parts must be read one by one: the edge is asked something on another connection in between.
-        assert_eq!(edge.metric("selvedge_connections_open").await, before);
-    };
     for cut in [1, 16, 30, 100, long.len() - 3, long.len() - 1] {
         for (pipelined, next, status) in
             [(false, short, 200), (true, short, 200), (false, bad, 400), (true, bad, 400)]
         {
             let mut raw = Raw::connect(&edge).await;
-            passed(&mut raw, &long[..cut]).await;
+            raw.send(&long[..cut]).await;
+            // The worker has looked at its sockets, and so at this part, once it has answered somebody else.
+            assert_eq!(Client::of(&edge).get("/between").await.status, 200);
             if pipelined {
                 raw.send(format!("{}{next}", &long[cut..])).await;
                 assert_eq!(raw.response().await.text(), "/long");
