@@ -3,14 +3,11 @@
 //! A ratio is taken inside each round and the median of these is reported, with the least and the greatest: what the
 //! machine does from one round to the next then touches both sides alike.
 
-use std::time::Duration;
-
 use clap::ValueEnum;
 
 use crate::{Result, Scenario};
 
 /// One proxy under load in one round.
-#[derive(Clone)]
 pub(crate) struct Round {
     /// Requests per second.
     pub(crate) rate: f64,
@@ -80,24 +77,26 @@ impl Spread {
 }
 
 impl Report {
-    /// Prints a scenario's table and keeps its ratios for the summary.
+    /// Prints a scenario's table and keeps its ratios for the summary. A row of `table` is a round, in the order of `names`.
     pub(crate) fn add_load(
         &mut self,
         scenario: Scenario,
         sessions: bool,
-        length: Duration,
-        results: &[(&'static str, Vec<Round>)],
+        how: &str,
+        names: &[&'static str],
+        table: &[Vec<Round>],
     ) {
         let title = title(scenario, sessions);
-        let rounds = results.first().map_or(0, |(_, rounds)| rounds.len());
-        println!("\n{title}: medians of {rounds} rounds of {} s", length.as_secs());
+        println!("\n{title}: medians of {how}");
         println!(
             "{:<10}{:>12}{:>12}{:>18}{:>8}{:>8}{:>9}{:>9}{:>7}{:>8}",
             "", "requests/s", "CPU µs/req", "(range)", "user", "sys", "p50 µs", "p99 µs", "busy", "others"
         );
-        for (name, rounds) in results {
-            let median = |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(figure)).median;
-            let cpu = Spread::of(rounds.iter().map(Round::cpu_us));
+        for (column, name) in names.iter().enumerate() {
+            let rounds: Vec<&Round> = table.iter().map(|row| &row[column]).collect();
+            let median =
+                |figure: fn(&Round) -> f64| Spread::of(rounds.iter().map(|round| figure(round))).median;
+            let cpu = Spread::of(rounds.iter().map(|round| round.cpu_us()));
             println!(
                 "{name:<10}{:>12.0}{:>12.2}{:>18}{:>8.2}{:>8.2}{:>9.0}{:>9.0}{:>6.0}%{:>8}",
                 median(|round| round.rate),
@@ -108,7 +107,7 @@ impl Report {
                 median(|round| round.p50_us),
                 median(|round| round.p99_us),
                 median(|round| round.busy * 100.0),
-                others(rounds),
+                others(&rounds),
             );
             let errors: u64 = rounds.iter().map(|round| round.errors).sum();
             if errors > 0 {
@@ -117,9 +116,9 @@ impl Report {
             }
         }
         let mut line = format!("{title:<24}");
-        let Some((_, own)) = results.iter().find(|(name, _)| *name == "selvedge") else { return };
-        for (name, rounds) in results.iter().filter(|(name, _)| *name != "selvedge") {
-            let ratio = Spread::of(own.iter().zip(rounds).map(|(own, peer)| own.cpu_us() / peer.cpu_us()));
+        let Some(own) = names.iter().position(|name| *name == "selvedge") else { return };
+        for (column, name) in names.iter().enumerate().filter(|(column, _)| *column != own) {
+            let ratio = Spread::of(table.iter().map(|row| row[own].cpu_us() / row[column].cpu_us()));
             let Spread { median, least, greatest } = ratio;
             println!("CPU per request, selvedge / {name}: {median:.3} ({least:.3} to {greatest:.3})");
             line += &format!("{:<30}", format!("{name} {median:.3} ({least:.3} to {greatest:.3})"));
@@ -180,7 +179,7 @@ impl Report {
 }
 
 /// Median share of the core that others used, or a dash where nothing is pinned.
-fn others(rounds: &[Round]) -> String {
+fn others(rounds: &[&Round]) -> String {
     let shares: Option<Vec<f64>> = rounds.iter().map(|round| round.others).collect();
     shares.map_or("-".into(), |shares| format!("{:.0}%", Spread::of(shares.into_iter()).median * 100.0))
 }
