@@ -142,10 +142,12 @@ async fn attempts(
             full_or_none => {
                 // One round has failed everywhere: wait for the pool to change, then look again with open eyes.
                 patience.wait(&view, full_or_none, &retries.tried, &mut last_error).await?;
-                if full_or_none == Pick::NoneLeft {
+                let newer = pool.view();
+                // What was tried is counted in places of the view that it was tried in.
+                if full_or_none == Pick::NoneLeft || !Rc::ptr_eq(&newer, &view) {
                     retries.forgive();
                 }
-                view = pool.view();
+                view = newer;
                 continue;
             }
         };
