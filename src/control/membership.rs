@@ -20,6 +20,7 @@ use crate::pool::{AdminState, HealthState, Member, Pool, Pools, Snapshot, Status
 /// One pool, as the control plane sees it.
 pub struct PoolControl {
     pool: Arc<Pool>,
+    config: RefCell<Arc<config::Pool>>,
     targets: RefCell<Vec<Tended>>,
     durations: RefCell<Recent>,
 }
@@ -50,13 +51,14 @@ pub struct Tended {
 
 impl PoolControl {
     /// Takes charge of `pool` with the targets of its configuration, and publishes them.
-    pub fn new(pool: Arc<Pool>, pools: &Pools) -> Self {
-        let targets = pool.config.targets.iter().map(|target| {
-            let state = pools.state(&pool.config.name, &target.zone, target.address);
-            Tended::new(state, target, &pool.config.health)
+    pub fn new(pool: Arc<Pool>, config: Arc<config::Pool>, pools: &Pools) -> Self {
+        let targets = config.targets.iter().map(|target| {
+            let state = pools.state(&pool.name, &target.zone, target.address);
+            Tended::new(state, target, &config.health)
         });
         let targets = RefCell::new(targets.collect());
-        let control = Self { pool, targets, durations: RefCell::default() };
+        let config = RefCell::new(config);
+        let control = Self { pool, config, targets, durations: RefCell::default() };
         control.publish();
         control
     }
@@ -67,8 +69,8 @@ impl PoolControl {
     }
 
     /// Its checked configuration.
-    pub fn config(&self) -> &config::Pool {
-        &self.pool.config
+    pub fn config(&self) -> Arc<config::Pool> {
+        self.config.borrow().clone()
     }
 
     /// Its targets, in the order of the configuration. Not to be held across an await.
@@ -82,7 +84,7 @@ impl PoolControl {
             let mut targets = self.targets.borrow_mut();
             let Some(target) = targets.iter_mut().find(|target| target.state.id == id) else { return };
             target.probes[usize::from(!probed.passed)] += 1;
-            let transition = target.checks.observe(probed.passed, &self.pool.config.health);
+            let transition = target.checks.observe(probed.passed, &self.config().health);
             if let Some(transition) = transition {
                 self.log(&target.state.name, transition, &probed.what);
             }
@@ -105,7 +107,7 @@ impl PoolControl {
         };
         if from != admin {
             let (from, to) = (admin_word(from), admin_word(admin));
-            info!(pool = %self.pool.config.name, target = %name, %from, %to, "the operator changed a target");
+            info!(pool = %self.pool.name, target = %name, %from, %to, "the operator changed a target");
             self.publish();
         }
         true
@@ -132,7 +134,7 @@ impl PoolControl {
     /// Makes what is known now the view of all requests to come.
     fn publish(&self) {
         let mut targets = self.targets.borrow_mut();
-        let snapshot = Snapshot::build(&self.pool.config, targets.iter().map(Tended::member).collect());
+        let snapshot = Snapshot::build(&self.config(), targets.iter().map(Tended::member).collect());
         let panicked = self.pool.snapshot().panic;
         if snapshot.panic != panicked {
             self.log_panic(&snapshot);
@@ -149,7 +151,7 @@ impl PoolControl {
     }
 
     fn log(&self, target: &str, transition: Transition, reason: &str) {
-        let pool = &self.pool.config.name;
+        let pool = &self.pool.name;
         let Transition { from, to, consecutive } = transition;
         let (from, to_word) = (health_word(from), health_word(to));
         match to {
@@ -163,10 +165,10 @@ impl PoolControl {
     }
 
     fn log_panic(&self, snapshot: &Snapshot) {
-        let pool = &self.pool.config.name;
+        let pool = &self.pool.name;
         let targets = snapshot.targets.len();
         let healthy = snapshot.targets.iter().filter(|target| target.status == Status::Healthy).count();
-        let threshold = self.pool.config.zones.panic;
+        let threshold = self.config().zones.panic;
         if snapshot.panic {
             warn!(%pool, healthy, targets, threshold, "too few targets are healthy: health is ignored");
         } else {

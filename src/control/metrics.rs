@@ -85,7 +85,7 @@ fn each_pool<T: std::fmt::Display>(
     value: impl Fn(&PoolControl) -> T,
 ) {
     for pool in &control.pools {
-        family.sample(&[("pool", &pool.config().name)], value(pool));
+        family.sample(&[("pool", &pool.pool().name)], value(pool));
     }
 }
 
@@ -96,7 +96,7 @@ fn pools(text: &mut Exposition, control: &Control) {
         "Requests answered to clients, by class of status.",
     );
     for pool in &control.pools {
-        let (name, lanes) = (&*pool.config().name, &pool.pool().lanes);
+        let (name, lanes) = (&*pool.pool().name, &pool.pool().lanes);
         for (index, class) in CLASSES.into_iter().enumerate() {
             let count = lanes.sum(|lane| &lane.responses[index]);
             answers.sample(&[("pool", name), ("class", class)], count);
@@ -109,7 +109,7 @@ fn pools(text: &mut Exposition, control: &Control) {
     );
     for pool in &control.pools {
         let sum = Distribution::of_lanes(&pool.pool().lanes, |lane| &lane.duration);
-        durations.histogram(&[("pool", &pool.config().name)], &sum);
+        durations.histogram(&[("pool", &pool.pool().name)], &sum);
     }
     let mut gauge = |name, help, of: fn(&PoolControl) -> u64| {
         each_pool(text.family(name, Kind::Gauge, help), control, of);
@@ -149,7 +149,7 @@ fn sessions(text: &mut Exposition, control: &Control) {
     for pool in &control.pools {
         for verdict in Verdict::ALL {
             let count = pool.pool().lanes.sum(|lane| &lane.verdicts[*verdict as usize]);
-            verdicts.sample(&[("pool", &pool.config().name), ("verdict", verdict.as_str())], count);
+            verdicts.sample(&[("pool", &pool.pool().name), ("verdict", verdict.as_str())], count);
         }
     }
     let rehomed = text.family(
@@ -173,7 +173,7 @@ pub fn count_zones(pool: &PoolControl) -> BTreeMap<ZoneName, (u64, u64)> {
 
 fn zones(text: &mut Exposition, control: &Control) {
     let counts: Vec<_> =
-        control.pools.iter().map(|pool| (pool.config().name.clone(), count_zones(pool))).collect();
+        control.pools.iter().map(|pool| (pool.pool().name.clone(), count_zones(pool))).collect();
     let mut gauge = |name, help, of: fn(&(u64, u64)) -> u64| {
         let mut family = text.family(name, Kind::Gauge, help);
         for (pool, zones) in &counts {
@@ -194,8 +194,7 @@ fn each_target(
     for pool in &control.pools {
         for target in pool.targets().iter() {
             let address = target.state.address.to_string();
-            let labels =
-                [("pool", &*pool.config().name), ("zone", &*target.state.zone), ("target", &*address)];
+            let labels = [("pool", &*pool.pool().name), ("zone", &*target.state.zone), ("target", &*address)];
             write(labels, target);
         }
     }

@@ -79,7 +79,9 @@ pub struct Control {
 impl Control {
     /// Takes charge of every pool of the node, and publishes it.
     pub fn new(node: Node) -> Self {
-        let pools = node.pools.all.iter().map(|pool| Rc::new(PoolControl::new(pool.clone(), &node.pools)));
+        let both = node.pools.all.iter().zip(&node.config.pools);
+        let pools =
+            both.map(|(pool, config)| Rc::new(PoolControl::new(pool.clone(), config.clone(), &node.pools)));
         Self { pools: pools.collect(), node }
     }
 
@@ -95,7 +97,7 @@ impl Control {
 
     /// The pool called `name`.
     pub fn pool(&self, name: &str) -> Option<&Rc<PoolControl>> {
-        self.pools.iter().find(|pool| &*pool.config().name == name)
+        self.pools.iter().find(|pool| &*pool.pool().name == name)
     }
 
     /// What the node is doing.
@@ -124,7 +126,7 @@ impl Control {
                 target.checks.state() == HealthState::Initial && target.last_probe.is_none()
             };
             if let Some(target) = targets.iter().find(|target| unknown(target)) {
-                let (pool, target) = (&pool.config().name, &target.state.name);
+                let (pool, target) = (&pool.pool().name, &target.state.name);
                 return Err(format!("pool {pool}: {target} has not been checked yet"));
             }
             in_service += targets.iter().filter(|target| target.in_service()).count();

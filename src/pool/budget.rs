@@ -18,8 +18,6 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// The budget of one pool.
 #[derive(Debug)]
 pub struct Budget {
-    share: f64,
-    min: u32,
     in_flight: AtomicU32,
     spent: AtomicU64,
     /// Requests and retries ever, as of some moments of the last ten seconds, oldest first.
@@ -35,10 +33,8 @@ struct Mark {
 
 impl Budget {
     /// A budget of which nothing is spent.
-    pub fn new(retry: &config::Retry, now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self {
-            share: retry.budget,
-            min: retry.budget_min,
             in_flight: AtomicU32::new(0),
             spent: AtomicU64::new(0),
             marks: Mutex::new([Mark { at: now, requests: 0, spent: 0 }].into()),
@@ -55,12 +51,13 @@ impl Budget {
         }
     }
 
-    /// Whether one more retry is allowed, given the requests in flight and those ever begun. If so it counts until
+    /// Whether one more retry is allowed by `rules`, given the requests in flight and those ever begun. If so it counts until
     /// [`Budget::end`].
-    pub fn begin(&self, live: u64, requests: u64) -> bool {
-        let of = |count: u64| (count as f64 * self.share) as u64;
+    pub fn begin(&self, rules: &config::Retry, live: u64, requests: u64) -> bool {
+        let of = |count: u64| (count as f64 * rules.budget) as u64;
         let in_flight = u64::from(self.in_flight.load(Relaxed));
-        let allowed = in_flight < of(live).max(u64::from(self.min)) || self.is_within_window(requests, of);
+        let allowed =
+            in_flight < of(live).max(u64::from(rules.budget_min)) || self.is_within_window(requests, of);
         if allowed {
             self.in_flight.fetch_add(1, Relaxed);
             self.spent.fetch_add(1, Relaxed);
@@ -90,30 +87,26 @@ impl Budget {
 mod tests {
     use super::*;
 
-    fn budget(now: Instant) -> Budget {
-        let retry =
-            config::Retry { attempts: 3, budget: 0.2, budget_min: 3, max_body: 0, statuses: Vec::new() };
-        Budget::new(&retry, now)
-    }
-
     fn allowed(budget: &Budget, live: u64, requests: u64) -> usize {
-        (0..1000).take_while(|_| budget.begin(live, requests)).count()
+        let rules =
+            config::Retry { attempts: 3, budget: 0.2, budget_min: 3, max_body: 0, statuses: Vec::new() };
+        (0..1000).take_while(|_| budget.begin(&rules, live, requests)).count()
     }
 
     #[test]
     fn a_quiet_pool_may_always_retry_a_little() {
-        assert_eq!(allowed(&budget(Instant::now()), 4, 4), 3);
+        assert_eq!(allowed(&Budget::new(Instant::now()), 4, 4), 3);
     }
 
     #[test]
     fn a_busy_pool_may_retry_a_share_of_what_is_in_flight() {
-        assert_eq!(allowed(&budget(Instant::now()), 100, 100), 20);
+        assert_eq!(allowed(&Budget::new(Instant::now()), 100, 100), 20);
     }
 
     #[test]
     fn a_lost_zone_can_be_tried_again_once_but_not_for_ever() {
         let start = Instant::now();
-        let budget = budget(start);
+        let budget = Budget::new(start);
         for second in 1..=20 {
             budget.mark(start + Duration::from_secs(second), second * 100);
         }

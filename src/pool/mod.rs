@@ -25,10 +25,10 @@ pub use queue::{Line, WaitQueue};
 pub use snapshot::{AdminState, HealthState, Member, Snapshot, Status, Target};
 pub use target::{TargetId, TargetState};
 
-/// One pool at run time.
+/// One pool at run time: what a reload leaves as it is. Its configuration is in the hands of each plane.
 pub struct Pool {
-    /// Its checked configuration.
-    pub config: Arc<config::Pool>,
+    /// Unique, and bound into the sessions of its clients: a pool of another name is another pool.
+    pub name: Arc<str>,
     /// The view that requests take. Written by [`Pool::publish`] only.
     snapshot: ArcSwap<Snapshot>,
     /// Requests that wait for a target.
@@ -41,12 +41,12 @@ pub struct Pool {
 
 impl Pool {
     /// A pool that has no target yet.
-    pub fn new(config: Arc<config::Pool>, workers: usize) -> Self {
-        let empty = Snapshot::build(&config, Vec::new());
+    pub fn new(config: &config::Pool, workers: usize) -> Self {
+        let empty = Snapshot::build(config, Vec::new());
         Self {
-            queue: WaitQueue::new(config.queue.length),
-            budget: Budget::new(&config.retry, Instant::now()),
-            config,
+            queue: WaitQueue::default(),
+            budget: Budget::new(Instant::now()),
+            name: config.name.clone(),
             snapshot: ArcSwap::from_pointee(empty),
             lanes: Lanes::new(workers),
         }
@@ -94,7 +94,7 @@ pub struct Pools {
 impl Pools {
     /// The pools of a configuration, without targets.
     pub fn new(configs: &[Arc<config::Pool>], workers: usize) -> Self {
-        let all = configs.iter().map(|config| Arc::new(Pool::new(config.clone(), workers))).collect();
+        let all = configs.iter().map(|config| Arc::new(Pool::new(config, workers))).collect();
         Self { all, states: DashMap::default(), workers: Lanes::new(workers), worker_count: workers }
     }
 

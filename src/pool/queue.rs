@@ -11,8 +11,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 /// The bound of a pool's lines, and the line of those that any target would serve.
+#[derive(Default)]
 pub struct WaitQueue {
-    length: usize,
     waiting: AtomicUsize,
     /// Requests that any target would serve.
     pub line: Line,
@@ -32,14 +32,10 @@ pub struct Place<'a> {
 }
 
 impl WaitQueue {
-    /// Lines that hold `length` requests together.
-    pub fn new(length: usize) -> Self {
-        Self { length, waiting: AtomicUsize::new(0), line: Line::default() }
-    }
-
-    /// Takes a place in `line`, which is the pool's own or that of one of its targets; `None` when the bound is reached.
-    pub fn join<'a>(&'a self, line: &'a Line) -> Option<Place<'a>> {
-        self.waiting.try_update(SeqCst, SeqCst, |now| (now < self.length).then_some(now + 1)).ok()?;
+    /// Takes a place in `line`, which is the pool's own or that of one of its targets; `None` when `length` requests wait
+    /// already in all lines together.
+    pub fn join<'a>(&'a self, line: &'a Line, length: usize) -> Option<Place<'a>> {
+        self.waiting.try_update(SeqCst, SeqCst, |now| (now < length).then_some(now + 1)).ok()?;
         line.waiting.fetch_add(1, SeqCst);
         Some(Place { queue: self, line })
     }

@@ -16,6 +16,7 @@ use super::balance::{Choice, Pick};
 use super::body::{Answer, Body, RequestBody};
 use super::error::ProxyError;
 use super::http1::Inform;
+use super::plan::Plan;
 use super::request::Head;
 use super::retry::{Again, Retries};
 use super::session::{self, Bond};
@@ -86,31 +87,32 @@ async fn forward(
     if head.path.as_str() == "*" || is_last_hop(head) {
         return Ok(options());
     }
+    let plan = &*worker.plan();
     let source = peer.origin.source(&head.headers);
-    let pools = match worker.routes.find(head, source) {
+    let pools = match plan.routes.find(head, source) {
         Some(Action::Pools(pools)) => pools,
         Some(Action::Redirect(redirect)) => return redirected(redirect, head, peer),
         Some(Action::Respond(respond)) => return Ok(responded(respond)),
         None => return Err(ProxyError::Refused(Refusal::NoRoute)),
     };
-    let session = read_session(worker, pools, head);
-    let pool = worker.pool(session.pool);
-    *record = Some(Record::start(&pool));
+    let session = read_session(worker, plan, pools, head);
+    let pool = plan.pool(session.pool);
+    *record = Some(Record::start(pool));
     let secure = peer.origin.is_secure(&head.headers);
     for choice in pools {
-        let stickiness = &worker.config.pools[choice.pool].stickiness;
+        let stickiness = &plan.config.pools[choice.pool].stickiness;
         if stickiness.mode != StickinessMode::Off {
             session::hide(&mut head.headers, &stickiness.cookie);
         }
     }
-    headers::forward(&peer.origin, &worker.config.forwarding, head, id, &worker.random);
+    headers::forward(&peer.origin, &plan.config.forwarding, head, id, &worker.random);
 
-    let upload = Upload::new(body, pool.shared.config.retry.max_body);
+    let upload = Upload::new(body, pool.config.retry.max_body);
     let (mut answer, landed) =
-        attempts(worker, &pool, inform, head, upload, session.bond.as_ref(), id).await?;
+        attempts(worker, pool, inform, head, upload, session.bond.as_ref(), id).await?;
 
-    headers::backward(&worker.config.forwarding, answer.version, &mut answer.headers);
-    session.stamp(worker, &pool, &landed, secure, &mut answer.headers);
+    headers::backward(&plan.config.forwarding, answer.version, &mut answer.headers);
+    session.stamp(worker, plan, pool, &landed, secure, &mut answer.headers);
     Ok(answer)
 }
 
@@ -132,7 +134,7 @@ async fn attempts(
     id: &HeaderValue,
 ) -> Result<(Answer, Landed), ProxyError> {
     let shared = &pool.shared;
-    let mut retries = Retries::new(shared, head);
+    let mut retries = Retries::new(pool, head);
     let mut patience = Patience::new(worker, pool);
     let mut view = pool.view();
     let mut last_error = None;
@@ -154,7 +156,7 @@ async fn attempts(
         let target = &view.snapshot.targets[index];
         let upstream = view.upstreams[index].clone();
         let in_flight = InFlight::begun(shared, &target.state);
-        let timeouts = &shared.config.timeouts;
+        let timeouts = &pool.config.timeouts;
         let attempt = Attempt { worker, upstream, timeouts, head, inform };
         match upstream::send(&attempt, upload, in_flight).await {
             Ok(arrived) => {
@@ -193,7 +195,7 @@ fn pick(
 ) -> Pick {
     let choice = Choice {
         snapshot: &view.snapshot,
-        balance: pool.shared.config.balance,
+        balance: pool.config.balance,
         bond,
         tried: &retries.tried,
         ahead: if patience.is_waiting() { 0 } else { pool.shared.queue.line.waiting() as u32 },
@@ -242,14 +244,16 @@ impl<'a> Patience<'a> {
             let error = if why == Pick::NoneLeft { ProxyError::NoTarget } else { full };
             Err(last_error.take().unwrap_or(error))
         };
-        let Some(place) = shared.queue.join(line) else { return refused(ProxyError::QueueFull, last_error) };
+        let Some(place) = shared.queue.join(line, self.pool.config.queue.length) else {
+            return refused(ProxyError::QueueFull, last_error);
+        };
         let mut turn = pin!(place.turn());
         turn.as_mut().enable();
         if self.since.is_none() {
             self.pool.lane().queued.bump();
         }
         let waited = self.since.get_or_insert_with(Instant::now).elapsed();
-        let left = shared.config.queue.timeout.saturating_sub(waited);
+        let left = self.pool.config.queue.timeout.saturating_sub(waited);
         if left.is_zero() {
             return refused(ProxyError::QueueTimeout, last_error);
         }
@@ -285,20 +289,20 @@ struct Session {
 
 /// Reads the session cookie. Of a weighted route, the pool whose cookie it is serves the request; without a session the
 /// weights decide.
-fn read_session(worker: &Worker, pools: &[WeightedPool], head: &Head) -> Session {
+fn read_session(worker: &Worker, plan: &Plan, pools: &[WeightedPool], head: &Head) -> Session {
     let now = worker.deadlines.unix_seconds();
     let mut worst = Verdict::None;
     for choice in pools {
-        let config = &worker.config.pools[choice.pool];
+        let config = &plan.config.pools[choice.pool];
         if config.stickiness.mode == StickinessMode::Off {
             continue;
         }
         for text in session::find(&head.headers, &config.stickiness.cookie) {
-            let opened = worker.opened.open(&worker.config, choice.pool, text);
+            let opened = worker.opened.open(&plan.config, choice.pool, text);
             let verdict =
                 opened.map_or_else(|verdict| verdict, |bond| session::judge(&bond, &config.stickiness, now));
             if let (Verdict::Valid, Ok(bond)) = (verdict, opened) {
-                worker.pool(choice.pool).lane().verdicts[Verdict::Valid as usize].bump();
+                plan.pool(choice.pool).lane().verdicts[Verdict::Valid as usize].bump();
                 return Session { pool: choice.pool, enabled: true, bond: Some(bond) };
             }
             // The cookie of another pool of this route says nothing, and looks forged.
@@ -308,9 +312,9 @@ fn read_session(worker: &Worker, pools: &[WeightedPool], head: &Head) -> Session
         }
     }
     let pool = draw(pools, worker.random.next());
-    let enabled = worker.config.pools[pool].stickiness.mode != StickinessMode::Off;
+    let enabled = plan.config.pools[pool].stickiness.mode != StickinessMode::Off;
     if enabled {
-        worker.pool(pool).lane().verdicts[worst as usize].bump();
+        plan.pool(pool).lane().verdicts[worst as usize].bump();
     }
     Session { pool, enabled, bond: None }
 }
@@ -336,6 +340,7 @@ impl Session {
     fn stamp(
         self,
         worker: &Worker,
+        plan: &Plan,
         pool: &PoolWorker,
         landed: &Landed,
         secure: bool,
@@ -353,17 +358,11 @@ impl Session {
                 pool.lane().rehomed.bump();
                 Bond { target, seen, ..bond }
             }
-            Some(bond) if session::is_stale(&bond, &pool.shared.config.stickiness, now) => {
-                Bond { seen, ..bond }
-            }
+            Some(bond) if session::is_stale(&bond, &pool.config.stickiness, now) => Bond { seen, ..bond },
             Some(_) => return,
         };
-        let text = session::seal(
-            &worker.config.session_keys.ring,
-            &pool.shared.config.name,
-            &bond,
-            worker.random.nonce(),
-        );
+        let text =
+            session::seal(&plan.config.session_keys.ring, &pool.config.name, &bond, worker.random.nonce());
         if let Some(value) = pool.cookie.set_cookie(&text, secure) {
             headers.append(header::SET_COOKIE, value);
         }

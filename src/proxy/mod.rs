@@ -2,7 +2,7 @@
 //!
 //! 1. [`listener`] accepts a connection on the worker's own socket,
 //! 2. [`http1`] reads a request head strictly,
-//! 3. [`exchange`] knows the whole order of what follows:
+//! 3. [`exchange`] takes the worker's [`plan`], and knows the whole order of what follows:
 //! 4. [`route`] finds what to do with it, [`session`] reads the cookie, [`headers`] readies the fields,
 //! 5. [`balance`] picks a target, [`upstream`] sends the attempt, [`retry`] decides about a failure,
 //! 6. [`session`] stamps the answer, [`body`] carries it back, [`upgrade`] if it is a tunnel, [`error`] if there is none.
@@ -18,6 +18,7 @@ mod headers;
 mod http1;
 mod io;
 pub mod listener;
+mod plan;
 pub mod request;
 mod retry;
 pub mod route;

@@ -7,18 +7,18 @@
 //!
 //! A body that is larger than `retry.max_body` cannot be sent twice, whatever the reason.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use http::StatusCode;
 
 use super::request::Head;
 use super::upstream::{AttemptError, Upload};
-use crate::config;
-use crate::pool::{Pool, Snapshot};
+use super::worker::PoolWorker;
+use crate::pool::Snapshot;
 
 /// The retries of one request.
 pub(crate) struct Retries {
-    pool: Arc<Pool>,
+    pool: Rc<PoolWorker>,
     repeatable: bool,
     attempts: u32,
     /// Retries taken from the budget, given back at the end of the request.
@@ -39,7 +39,7 @@ pub(crate) enum Again {
 }
 
 impl Retries {
-    pub(crate) fn new(pool: &Arc<Pool>, head: &Head) -> Self {
+    pub(crate) fn new(pool: &Rc<PoolWorker>, head: &Head) -> Self {
         Self {
             pool: pool.clone(),
             repeatable: head.is_repeatable(),
@@ -80,11 +80,12 @@ impl Retries {
     }
 
     fn repeat(&mut self) -> Again {
-        let config: &config::Retry = &self.pool.config.retry;
+        let config = &self.pool.config.retry;
         if !self.repeatable || self.attempts >= config.attempts {
             return Again::No;
         }
-        if !self.pool.budget.begin(self.pool.live(), self.pool.requests()) {
+        let shared = &self.pool.shared;
+        if !shared.budget.begin(config, shared.live(), shared.requests()) {
             return Again::OverBudget;
         }
         self.taken += 1;
@@ -100,6 +101,6 @@ impl Retries {
 
 impl Drop for Retries {
     fn drop(&mut self) {
-        (0..self.taken).for_each(|_| self.pool.budget.end());
+        (0..self.taken).for_each(|_| self.pool.shared.budget.end());
     }
 }

@@ -16,11 +16,11 @@ use http::{HeaderMap, HeaderValue};
 
 use super::deadline::Deadlines;
 use super::error::ProxyError;
+use super::plan::Plan;
 use super::retry::Again;
-use super::route::RouteTable;
 use super::session::{CookieForm, OpenedCookies};
 use super::upstream::{AttemptError, Upstream};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::pool::{Pool, PoolLane, Pools, Snapshot, TargetId, WorkerLane};
 
 /// Empty field maps kept for the next heads.
@@ -32,10 +32,9 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub(crate) struct Worker {
     /// Which lane of every counter is this worker's.
     pub(crate) index: usize,
-    pub(crate) config: Arc<Config>,
-    pub(crate) shared: Arc<Pools>,
-    pub(crate) routes: RouteTable,
-    pools: Vec<Rc<PoolWorker>>,
+    shared: Arc<Pools>,
+    /// For requests that begin now.
+    plan: RefCell<Rc<Plan>>,
     pub(crate) deadlines: Rc<Deadlines>,
     pub(crate) random: Random,
     /// Cookies opened lately.
@@ -49,18 +48,15 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn new(index: usize, config: Arc<Config>, shared: Arc<Pools>) -> Self {
-        let pools = shared.all.iter().map(|pool| Rc::new(PoolWorker::new(pool.clone(), index))).collect();
         Self {
             index,
-            routes: RouteTable::new(&config.routes),
-            pools,
+            plan: RefCell::new(Rc::new(Plan::new(config, &shared.all, index))),
             deadlines: Deadlines::new(),
             random: Random::from_system(),
             opened: OpenedCookies::new(),
             spare_maps: RefCell::default(),
             stopping: Cell::new(false),
             accepting: RefCell::default(),
-            config,
             shared,
         }
     }
@@ -70,9 +66,9 @@ impl Worker {
         self.shared.workers.of(self.index)
     }
 
-    /// A pool by its index in the configuration.
-    pub(crate) fn pool(&self, index: usize) -> Rc<PoolWorker> {
-        self.pools[index].clone()
+    /// The plan of a request that begins now.
+    pub(crate) fn plan(&self) -> Rc<Plan> {
+        self.plan.borrow().clone()
     }
 
     /// An empty field map, with room if one is at hand.
@@ -123,7 +119,7 @@ impl Worker {
         loop {
             tokio::time::sleep(SWEEP).await;
             let now = self.deadlines.coarse_ticks();
-            for pool in &self.pools {
+            for pool in &self.plan().pools {
                 // A pool that has no requests would otherwise hold on to a snapshot for ever.
                 let view = pool.view();
                 view.upstreams.iter().for_each(|upstream| upstream.sweep(now));
@@ -176,6 +172,8 @@ impl Worker {
 /// A pool as one worker sees it.
 pub(crate) struct PoolWorker {
     pub(crate) shared: Arc<Pool>,
+    /// What the plan's configuration says of it.
+    pub(crate) config: Arc<config::Pool>,
     /// The pool's `Set-Cookie`, but for the value.
     pub(crate) cookie: CookieForm,
     worker: usize,
@@ -190,10 +188,11 @@ pub(crate) struct View {
 }
 
 impl PoolWorker {
-    fn new(shared: Arc<Pool>, worker: usize) -> Self {
+    pub(crate) fn new(shared: Arc<Pool>, config: Arc<config::Pool>, worker: usize) -> Self {
         let empty = View { snapshot: shared.snapshot(), upstreams: Box::default() };
         let pool = Self {
-            cookie: CookieForm::new(&shared.config.stickiness),
+            cookie: CookieForm::new(&config.stickiness),
+            config,
             shared,
             worker,
             // Workers begin at different places in the rotation, or they would all begin at the same target.
@@ -248,7 +247,7 @@ impl PoolWorker {
             .iter()
             .map(|target| {
                 known.remove(&target.state.id).unwrap_or_else(|| {
-                    Rc::new(Upstream::new(target.state.clone(), self.worker, self.shared.config.keep_alive))
+                    Rc::new(Upstream::new(target.state.clone(), self.worker, self.config.keep_alive))
                 })
             })
             .collect();

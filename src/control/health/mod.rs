@@ -38,7 +38,8 @@ pub struct Probed {
 
 /// Checks one target until dropped. `position` is the target's number on this node: later ones begin a little later.
 pub async fn watch(pool: Rc<PoolControl>, target: Arc<TargetState>, position: u32) {
-    let rules = &pool.config().health;
+    let config = pool.config();
+    let rules = &config.health;
     let check = probe::Check::new(rules, target.address);
     sleep(first_delay(rules.interval, position)).await;
     loop {
