@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use selvedge::config::{Balance, Config, KeyRing, Overrides};
-use selvedge::pool::{AdminState, HealthState, Member, Snapshot, TargetId, TargetState};
+use selvedge::pool::{AdminState, Duty, HealthState, Member, Snapshot, TargetId, TargetState};
 use selvedge::proxy::balance::{Choice, Pick};
 use selvedge::proxy::request::Head;
 use selvedge::proxy::route::RouteTable;
@@ -112,6 +112,7 @@ fn member(number: u32) -> Member {
         max_connections: u32::MAX,
         health: HealthState::Healthy,
         admin: AdminState::Up,
+        duty: Duty::Serving,
     }
 }
 

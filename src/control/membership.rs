@@ -1,28 +1,42 @@
 //! Who is in a pool, and what checks and operator say of each: the one owner of that knowledge.
 //!
 //! Everything that changes a pool goes through [`PoolControl`], and [`PoolControl::publish`] is the only writer of
-//! snapshots. It lives on the control thread, so a `RefCell` is all the locking there is; no borrow is held across
+//! snapshots. Who is in the pool, its sources say ([`PoolControl::set_source`]); what no source lists any more drains and
+//! then leaves. It lives on the control thread, so a `RefCell` is all the locking there is; no borrow is held across
 //! an await.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::health::Probed;
 use super::health::verdict::{Checks, Transition};
 use super::recent::Recent;
+use super::sources::{Listed, Source, Sources};
+use super::standing::{Presence, Standing, Strength};
 use crate::config;
 use crate::pool::counters::Distribution;
 use crate::pool::{AdminState, HealthState, Member, Pool, Pools, Snapshot, Status, TargetId, TargetState};
+
+/// Time that a target which is no longer listed keeps its bound sessions.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
 
 /// One pool, as the control plane sees it.
 pub struct PoolControl {
     pool: Arc<Pool>,
     config: RefCell<Arc<config::Pool>>,
+    pools: Arc<Pools>,
+    sources: RefCell<Sources>,
     targets: RefCell<Vec<Tended>>,
     durations: RefCell<Recent>,
+    /// Told of each new snapshot.
+    published: Notify,
+    /// See [`PoolControl::known`].
+    known: Cell<bool>,
 }
 
 /// One target of a pool, with all that led to its status.
@@ -33,6 +47,8 @@ pub struct Tended {
     pub weight: u32,
     /// Requests in flight at most; `None` for no limit.
     pub max_connections: Option<u32>,
+    /// Who lists it, and whether they still do.
+    pub standing: Standing,
     /// From the operator.
     pub admin: AdminState,
     /// From active checks.
@@ -50,16 +66,20 @@ pub struct Tended {
 }
 
 impl PoolControl {
-    /// Takes charge of `pool` with the targets of its configuration, and publishes them.
-    pub fn new(pool: Arc<Pool>, config: Arc<config::Pool>, pools: &Pools) -> Self {
-        let targets = config.targets.iter().map(|target| {
-            let state = pools.state(&pool.name, &target.zone, target.address);
-            Tended::new(state, target, &config.health)
-        });
-        let targets = RefCell::new(targets.collect());
-        let config = RefCell::new(config);
-        let control = Self { pool, config, targets, durations: RefCell::default() };
-        control.publish();
+    /// Takes charge of `pool`, one of `pools`, with the targets of its configuration, and publishes them.
+    pub fn new(pool: Arc<Pool>, config: Arc<config::Pool>, pools: &Arc<Pools>) -> Self {
+        let written = config.targets.iter().map(Listed::from).collect();
+        let control = Self {
+            pool,
+            config: RefCell::new(config),
+            pools: pools.clone(),
+            sources: RefCell::default(),
+            targets: RefCell::default(),
+            durations: RefCell::default(),
+            published: Notify::new(),
+            known: Cell::new(false),
+        };
+        control.set_source(Source::File, written);
         control
     }
 
@@ -73,9 +93,71 @@ impl PoolControl {
         self.config.borrow().clone()
     }
 
-    /// Its targets, in the order of the configuration. Not to be held across an await.
+    /// Its targets, in the order in which they came. Not to be held across an await.
     pub fn targets(&self) -> Ref<'_, [Tended]> {
         Ref::map(self.targets.borrow(), Vec::as_slice)
+    }
+
+    /// What each source lists. Not to be held across an await.
+    pub fn sources(&self) -> Ref<'_, Sources> {
+        self.sources.borrow()
+    }
+
+    /// Replaces what `source` lists, and publishes what follows: new targets wait for their first check; those that
+    /// nobody lists any more drain, or leave at once if they cannot serve anyway.
+    pub fn set_source(&self, source: Source, list: Vec<Listed>) {
+        if !self.sources.borrow_mut().set(source, list) {
+            return;
+        }
+        let union = self.sources.borrow().union();
+        let config = self.config();
+        let (mut added, mut gone) = (0, 0);
+        {
+            let mut targets = self.targets.borrow_mut();
+            let mut known: HashMap<_, _> =
+                targets.drain(..).map(|target| (target.state.id, target)).collect();
+            for (source, listed) in &union {
+                let target = known.remove(&TargetId::of(&config.name, &listed.zone, listed.address));
+                targets.push(target.map(|target| target.adopted(*source, listed)).unwrap_or_else(|| {
+                    added += 1;
+                    let state = self.pools.state(&config.name, &listed.zone, listed.address);
+                    Tended::new(state, *source, listed, &config.health)
+                }));
+            }
+            for mut target in known.into_values() {
+                gone += u32::from(target.standing.presence == Presence::Listed);
+                target.standing.vanish();
+                targets.push(target);
+            }
+        }
+        info!(pool = %config.name, %source, added, gone, listed = union.len(), "the list of targets changed");
+        self.publish();
+    }
+
+    /// Whether every target that the node began with has been checked once, or which has not. Targets that come later
+    /// do not change it.
+    pub fn known(&self) -> Result<(), String> {
+        if !self.known.get() {
+            let targets = self.targets.borrow();
+            let unknown = |target: &&Tended| {
+                target.checks.state() == HealthState::Initial && target.last_probe.is_none()
+            };
+            if let Some(target) = targets.iter().find(unknown) {
+                return Err(format!("{} has not been checked yet", target.state.name));
+            }
+            self.known.set(true);
+        }
+        Ok(())
+    }
+
+    /// Waits for the next snapshot; one that came since the last call counts. For one task only.
+    pub async fn published(&self) {
+        self.published.notified().await;
+    }
+
+    /// When the next drain ends; [`PoolControl::publish`] is to be called then.
+    pub fn next_departure(&self) -> Option<Instant> {
+        self.targets.borrow().iter().filter_map(|target| target.standing.leaves_at()).min()
     }
 
     /// Takes the result of a check, and publishes what follows from it.
@@ -132,9 +214,18 @@ impl PoolControl {
     }
 
     /// Makes what is known now the view of all requests to come.
-    fn publish(&self) {
+    pub fn publish(&self) {
         let mut targets = self.targets.borrow_mut();
-        let snapshot = Snapshot::build(&self.config(), targets.iter().map(Tended::member).collect());
+        let strength = Strength::of(targets.iter().map(|target| (target.standing, target.takes_new())));
+        let (now, before) = (Instant::now(), targets.len());
+        targets.iter_mut().for_each(|target| target.standing.settle(&strength, now, DRAIN_DEADLINE));
+        targets.retain(|target| target.stays(now));
+        if targets.len() < before {
+            let (pool, left) = (&self.pool.name, before - targets.len());
+            info!(%pool, left, "targets that are no longer listed have left");
+        }
+        let members = targets.iter().map(|target| target.member(&strength)).collect();
+        let snapshot = Snapshot::build(&self.config(), members);
         let panicked = self.pool.snapshot().panic;
         if snapshot.panic != panicked {
             self.log_panic(&snapshot);
@@ -148,6 +239,7 @@ impl PoolControl {
             }
         }
         self.pool.publish(snapshot);
+        self.published.notify_one();
     }
 
     fn log(&self, target: &str, transition: Transition, reason: &str) {
@@ -178,11 +270,12 @@ impl PoolControl {
 }
 
 impl Tended {
-    fn new(state: Arc<TargetState>, target: &config::StaticTarget, rules: &config::Health) -> Self {
+    fn new(state: Arc<TargetState>, source: Source, listed: &Listed, rules: &config::Health) -> Self {
         Self {
             state,
-            weight: target.weight,
-            max_connections: target.max_connections,
+            weight: listed.weight,
+            max_connections: listed.max_connections,
+            standing: Standing::listed(source, listed.priority),
             admin: AdminState::Up,
             checks: Checks::new(rules),
             last_probe: None,
@@ -191,6 +284,27 @@ impl Tended {
             status: Status::Initial,
             since: SystemTime::now(),
         }
+    }
+
+    /// The same target as `source` lists it now.
+    fn adopted(self, source: Source, listed: &Listed) -> Self {
+        Self {
+            weight: listed.weight,
+            max_connections: listed.max_connections,
+            standing: Standing::listed(source, listed.priority),
+            ..self
+        }
+    }
+
+    /// Whether nothing but its duty keeps it from new sessions.
+    fn takes_new(&self) -> bool {
+        self.checks.state() == HealthState::Healthy && self.admin == AdminState::Up && self.weight > 0
+    }
+
+    /// Whether it is still of use to anybody.
+    fn stays(&self, now: Instant) -> bool {
+        let kept = || self.in_service() && self.standing.leaves_at().is_none_or(|at| now < at);
+        self.standing.presence == Presence::Listed || kept()
     }
 
     /// Whether it answers checks and may get requests, if only those of bound sessions.
@@ -207,13 +321,14 @@ impl Tended {
         Distribution::of_lanes(&self.state.lanes, |lane| &lane.first_byte)
     }
 
-    fn member(&self) -> Member {
+    fn member(&self, strength: &Strength) -> Member {
         Member {
             state: self.state.clone(),
             weight: self.weight,
             max_connections: self.max_connections.unwrap_or(u32::MAX),
             health: self.checks.state(),
             admin: self.admin,
+            duty: self.standing.duty(strength),
         }
     }
 }
@@ -235,3 +350,7 @@ pub fn admin_word(admin: AdminState) -> &'static str {
         AdminState::Down => "down",
     }
 }
+
+#[cfg(test)]
+#[path = "membership_tests.rs"]
+mod tests;

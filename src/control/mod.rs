@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! membership   one PoolControl per pool: who is in it; the only writer of snapshots
+//! sources      who lists which targets; standing: what follows for each of them
 //! health/      checks the targets
 //! recent       durations of the last minute
 //! metrics      everything that is counted, as Prometheus reads it
@@ -15,6 +16,8 @@ pub mod health;
 pub mod membership;
 pub mod metrics;
 pub mod recent;
+pub mod sources;
+pub mod standing;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -26,7 +29,7 @@ use tokio::task::LocalSet;
 
 use crate::config::Config;
 pub use crate::lifecycle::Phase;
-use crate::pool::{HealthState, Pools};
+use crate::pool::Pools;
 pub use admin::AdminListener;
 use membership::PoolControl;
 
@@ -50,7 +53,7 @@ pub struct Node {
 pub async fn run(node: Node, admin: Option<AdminListener>) {
     let tasks = LocalSet::new();
     let control = Rc::new(Control::new(node));
-    control.start_checks(&tasks);
+    control.pools.iter().for_each(|pool| drop(tasks.spawn_local(tend(pool.clone()))));
     tasks.spawn_local(keep_recent(control.pools.clone()));
     let serving = async move {
         match admin {
@@ -59,6 +62,27 @@ pub async fn run(node: Node, admin: Option<AdminListener>) {
         }
     };
     tasks.run_until(serving).await;
+}
+
+/// Checks the targets of a pool for as long as they are in it, and lets those go whose drain has ended.
+async fn tend(pool: Rc<PoolControl>) {
+    let mut checks = health::Checking::default();
+    loop {
+        checks.follow(&pool);
+        let departure = pool.next_departure();
+        tokio::select! {
+            () = pool.published() => {}
+            () = at(departure) => pool.publish(),
+        }
+    }
+}
+
+/// Completes then; never, if there is no such time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn keep_recent(pools: Vec<Rc<PoolControl>>) {
@@ -83,16 +107,6 @@ impl Control {
         let pools =
             both.map(|(pool, config)| Rc::new(PoolControl::new(pool.clone(), config.clone(), &node.pools)));
         Self { pools: pools.collect(), node }
-    }
-
-    fn start_checks(&self, tasks: &LocalSet) {
-        let mut position = 0;
-        for pool in self.pools.iter().filter(|pool| pool.config().health.enabled) {
-            for target in pool.targets().iter() {
-                tasks.spawn_local(health::watch(pool.clone(), target.state.clone(), position));
-                position += 1;
-            }
-        }
     }
 
     /// The pool called `name`.
@@ -121,18 +135,10 @@ impl Control {
         }
         let mut in_service = 0;
         for pool in &self.pools {
-            let targets = pool.targets();
-            let unknown = |target: &membership::Tended| {
-                target.checks.state() == HealthState::Initial && target.last_probe.is_none()
-            };
-            if let Some(target) = targets.iter().find(|target| unknown(target)) {
-                let (pool, target) = (&pool.pool().name, &target.state.name);
-                return Err(format!("pool {pool}: {target} has not been checked yet"));
-            }
-            in_service += targets.iter().filter(|target| target.in_service()).count();
+            pool.known().map_err(|unknown| format!("pool {}: {unknown}", pool.config().name))?;
+            in_service += pool.targets().iter().filter(|target| target.in_service()).count();
         }
-        let targets: usize = self.pools.iter().map(|pool| pool.targets().len()).sum();
-        if in_service == 0 && targets > 0 {
+        if in_service == 0 && !self.pools.is_empty() {
             return Err("no target of any pool is in service".into());
         }
         Ok(())

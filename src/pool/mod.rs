@@ -22,7 +22,7 @@ pub use budget::Budget;
 pub use counters::{Counter, Histogram, Lanes, PoolLane, TargetLane, WorkerLane};
 pub use outcome::{Failure, Refusal, Verdict};
 pub use queue::{Line, WaitQueue};
-pub use snapshot::{AdminState, HealthState, Member, Snapshot, Status, Target};
+pub use snapshot::{AdminState, Duty, HealthState, Member, Snapshot, Status, Target};
 pub use target::{TargetId, TargetState};
 
 /// One pool at run time: what a reload leaves as it is. Its configuration is in the hands of each plane.

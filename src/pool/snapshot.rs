@@ -33,6 +33,17 @@ pub enum AdminState {
     Down,
 }
 
+/// What a target is for, by those who list it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duty {
+    /// In service.
+    Serving,
+    /// Keeps its bound sessions, and takes new ones only when no target of a lower priority can.
+    Standby,
+    /// Listed no more: keeps its bound sessions until it is drained.
+    Leaving,
+}
+
 /// One target as the control plane knows it: the input of [`Snapshot::build`].
 #[derive(Clone)]
 pub struct Member {
@@ -46,6 +57,15 @@ pub struct Member {
     pub health: HealthState,
     /// From the operator.
     pub admin: AdminState,
+    /// From those who list it.
+    pub duty: Duty,
+}
+
+impl Member {
+    /// Whether it would take new sessions if it were healthy.
+    fn expected(&self) -> bool {
+        self.admin == AdminState::Up && self.duty == Duty::Serving
+    }
 }
 
 /// Why a target does or does not take requests, in one word, as the API and the metrics show it.
@@ -57,6 +77,8 @@ pub enum Status {
     Healthy,
     /// Failed its checks.
     Unhealthy,
+    /// Would take new sessions if no target of a lower priority could.
+    Standby,
     /// Bound sessions only.
     Draining,
     /// Taken out by the operator.
@@ -65,7 +87,8 @@ pub enum Status {
 
 impl Status {
     /// Every status, in the order of the metrics.
-    pub const ALL: [Self; 5] = [Self::Initial, Self::Healthy, Self::Unhealthy, Self::Draining, Self::Down];
+    pub const ALL: [Self; 6] =
+        [Self::Initial, Self::Healthy, Self::Unhealthy, Self::Standby, Self::Draining, Self::Down];
 
     /// As written in the API and the metrics.
     pub fn as_str(self) -> &'static str {
@@ -73,6 +96,7 @@ impl Status {
             Self::Initial => "initial",
             Self::Healthy => "healthy",
             Self::Unhealthy => "unhealthy",
+            Self::Standby => "standby",
             Self::Draining => "draining",
             Self::Down => "down",
         }
@@ -130,13 +154,13 @@ impl Snapshot {
 
 impl Target {
     fn new(member: Member, panic: bool) -> Self {
-        let status = match (member.admin, member.health) {
-            (AdminState::Down, _) => Status::Down,
-            (AdminState::Drain, HealthState::Unhealthy) => Status::Unhealthy,
-            (AdminState::Drain, _) => Status::Draining,
-            (AdminState::Up, HealthState::Initial) => Status::Initial,
-            (AdminState::Up, HealthState::Healthy) => Status::Healthy,
-            (AdminState::Up, HealthState::Unhealthy) => Status::Unhealthy,
+        let status = match (member.admin, member.health, member.duty) {
+            (AdminState::Down, ..) => Status::Down,
+            (_, HealthState::Unhealthy, _) => Status::Unhealthy,
+            (AdminState::Drain, ..) | (_, _, Duty::Leaving) => Status::Draining,
+            (AdminState::Up, HealthState::Initial, _) => Status::Initial,
+            (AdminState::Up, HealthState::Healthy, Duty::Standby) => Status::Standby,
+            (AdminState::Up, HealthState::Healthy, Duty::Serving) => Status::Healthy,
         };
         let alive = match member.health {
             HealthState::Healthy => true,
@@ -144,7 +168,7 @@ impl Target {
             HealthState::Initial => false,
         };
         Self {
-            takes_new: alive && member.admin == AdminState::Up && member.weight > 0,
+            takes_new: alive && member.expected() && member.weight > 0,
             // A target that was not checked yet may be as well as when the session was bound: if it is not, the request
             // goes elsewhere and the session stays.
             keeps_bound: (alive || member.health == HealthState::Initial) && member.admin != AdminState::Down,
@@ -158,9 +182,9 @@ impl Target {
 
 /// Whether so few targets are healthy that health says more about the checks than about the targets.
 ///
-/// Targets that the operator took out do not count, nor do those that were never checked.
+/// Targets that the operator took out do not count, nor do those that stand by or leave, nor those never checked.
 fn panics(members: &[Member], threshold: f64) -> bool {
-    let checked = members.iter().filter(|m| m.admin == AdminState::Up && m.health != HealthState::Initial);
+    let checked = members.iter().filter(|m| m.expected() && m.health != HealthState::Initial);
     let (mut all, mut healthy) = (0u32, 0u32);
     for member in checked {
         all += 1;

@@ -259,7 +259,11 @@ fn reason(target: &Tended, panic: bool) -> String {
     let in_a_row = checks.consecutive();
     let text = match (target.status, last) {
         (Status::Down, _) => "taken out by the operator".to_owned(),
-        (Status::Draining, _) => "drained by the operator: bound sessions only".to_owned(),
+        (Status::Draining, _) if target.admin == AdminState::Drain => {
+            "drained by the operator: bound sessions only".to_owned()
+        }
+        (Status::Draining, _) => "no longer listed: bound sessions only".to_owned(),
+        (Status::Standby, _) => "a lower priority is in service".to_owned(),
         (Status::Initial, None) => "not checked yet".to_owned(),
         (Status::Healthy, None) => "checks are off".to_owned(),
         (_, None) => "no check has ended yet".to_owned(),

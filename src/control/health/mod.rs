@@ -10,17 +10,19 @@
 pub mod probe;
 pub mod verdict;
 
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::membership::PoolControl;
-use crate::pool::TargetState;
+use crate::pool::{TargetId, TargetState};
 
-/// First checks of a node's targets begin this far apart, so that many of them are no burst.
+/// First checks of targets that came together begin this far apart, so that many of them are no burst.
 const FIRST_CHECK_GAP: Duration = Duration::from_millis(2);
 
 /// The result of one check.
@@ -36,8 +38,41 @@ pub struct Probed {
     pub what: String,
 }
 
-/// Checks one target until dropped. `position` is the target's number on this node: later ones begin a little later.
-pub async fn watch(pool: Rc<PoolControl>, target: Arc<TargetState>, position: u32) {
+/// The checks of one pool: a loop for each target that is in it.
+#[derive(Default)]
+pub struct Checking(HashMap<TargetId, Loop>);
+
+/// A loop that ends when this is dropped.
+struct Loop(AbortHandle);
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Checking {
+    /// Begins to check targets that have come, and ends the checks of those that have gone. Needs a `LocalSet`.
+    pub fn follow(&mut self, pool: &Rc<PoolControl>) {
+        if !pool.config().health.enabled {
+            return;
+        }
+        let targets = pool.targets();
+        let present: HashSet<_> = targets.iter().map(|target| target.state.id).collect();
+        self.0.retain(|id, _| present.contains(id));
+        let mut position = 0;
+        for target in targets.iter() {
+            self.0.entry(target.state.id).or_insert_with(|| {
+                position += 1;
+                Loop(spawn_local(watch(pool.clone(), target.state.clone(), position - 1)).abort_handle())
+            });
+        }
+    }
+}
+
+/// Checks one target until dropped. `position` is its number among those that came together: later ones begin a little
+/// later.
+async fn watch(pool: Rc<PoolControl>, target: Arc<TargetState>, position: u32) {
     let config = pool.config();
     let rules = &config.health;
     let check = probe::Check::new(rules, target.address);

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config;
-use crate::pool::{AdminState, HealthState, Member, Snapshot, TargetId, TargetState};
+use crate::pool::{AdminState, Duty, HealthState, Member, Snapshot, TargetId, TargetState};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ fn member(zone: &str, host: u8, weight: u32, limit: u32) -> Member {
         max_connections: limit,
         health: HealthState::Healthy,
         admin: AdminState::Up,
+        duty: Duty::Serving,
     }
 }
 

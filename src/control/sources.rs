@@ -1,0 +1,129 @@
+//! Who says which targets a pool has: the operator at run time, the configuration file, names in DNS. Pure.
+//!
+//! Each [`Source`] keeps a list of its own and replaces it as a whole; what the pool has is the union. An address stands
+//! there once, however many sources list it, and the first of them (in the order of [`Source`]) says its zone, weight
+//! and limit. What becomes of a target that no source lists any more is decided in `membership`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::config::{StaticTarget, ZoneName};
+
+/// Who lists a target; earlier ones win.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// Registered through the API.
+    Runtime,
+    /// Written in the configuration file.
+    File,
+    /// Found by the pool's discovery of this number, counted from 0 in the order of the file.
+    Discovery(usize),
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Runtime => "runtime",
+            Self::File => "file",
+            Self::Discovery(_) => "dns",
+        })
+    }
+}
+
+/// A target as a source lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Where it stands.
+    pub zone: ZoneName,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Share relative to the others; 0 takes no new sessions.
+    pub weight: u32,
+    /// Requests in flight at most; `None` for no limit.
+    pub max_connections: Option<u32>,
+    /// Of the targets of one source, those with the lowest number that are not all out of service take new sessions.
+    /// 0 but for SRV records.
+    pub priority: u16,
+}
+
+impl From<&StaticTarget> for Listed {
+    fn from(target: &StaticTarget) -> Self {
+        Self {
+            zone: target.zone.clone(),
+            address: target.address,
+            weight: target.weight,
+            max_connections: target.max_connections,
+            priority: 0,
+        }
+    }
+}
+
+/// The lists of all sources of a pool.
+#[derive(Debug, Default)]
+pub struct Sources(BTreeMap<Source, Vec<Listed>>);
+
+impl Sources {
+    /// Replaces the list of `source`; `false` when it is what it was.
+    pub fn set(&mut self, source: Source, list: Vec<Listed>) -> bool {
+        let before = match list.is_empty() {
+            true => self.0.remove(&source).unwrap_or_default(),
+            false => self.0.insert(source, list.clone()).unwrap_or_default(),
+        };
+        before != list
+    }
+
+    /// What `source` lists.
+    pub fn of(&self, source: Source) -> &[Listed] {
+        self.0.get(&source).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every target once, with the source that has the say about it.
+    pub fn union(&self) -> Vec<(Source, Listed)> {
+        let mut seen = HashSet::new();
+        let all = self.0.iter().flat_map(|(source, list)| list.iter().map(|listed| (*source, listed)));
+        all.filter(|(_, listed)| seen.insert(listed.address))
+            .map(|(source, listed)| (source, listed.clone()))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(zone: &str, port: u16, weight: u32) -> Listed {
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        Listed { zone: zone.into(), address, weight, max_connections: None, priority: 0 }
+    }
+
+    #[test]
+    fn an_address_that_several_sources_list_stands_once_and_the_first_source_has_the_say() {
+        let mut sources = Sources::default();
+        sources.set(Source::Discovery(0), vec![listed("az-b", 1, 5), listed("az-b", 3, 5)]);
+        sources.set(Source::File, vec![listed("az-a", 1, 2), listed("az-a", 2, 2)]);
+        sources.set(Source::Runtime, vec![listed("az-a", 2, 9)]);
+        let union = sources.union();
+        assert_eq!(
+            union,
+            [
+                (Source::Runtime, listed("az-a", 2, 9)),
+                (Source::File, listed("az-a", 1, 2)),
+                (Source::Discovery(0), listed("az-b", 3, 5)),
+            ]
+        );
+        sources.set(Source::Runtime, Vec::new());
+        assert_eq!(sources.union()[1], (Source::File, listed("az-a", 2, 2)));
+    }
+
+    #[test]
+    fn only_a_list_that_differs_is_a_change() {
+        let mut sources = Sources::default();
+        assert!(!sources.set(Source::File, Vec::new()));
+        assert!(sources.set(Source::File, vec![listed("az-a", 1, 1)]));
+        assert!(!sources.set(Source::File, vec![listed("az-a", 1, 1)]));
+        assert!(sources.set(Source::File, vec![listed("az-a", 1, 2)]));
+        assert!(sources.set(Source::File, Vec::new()));
+        assert!(sources.of(Source::File).is_empty());
+    }
+}
