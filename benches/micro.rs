@@ -25,7 +25,13 @@ criterion_main!(steps);
 
 fn sessions(criterion: &mut Criterion) {
     let ring = KeyRing::generate();
-    let bond = Bond { target: TargetId(7), session: 11, born: 1_700_000_000, seen: 1_700_000_100 };
+    let bond = Bond {
+        target: TargetId(7),
+        home: TargetId(7),
+        session: 11,
+        born: 1_700_000_000,
+        seen: 1_700_000_100,
+    };
     let text = session::seal(&ring, "shop", &bond, [5; 12]);
     let mut forged = text;
     forged[40] ^= 1;
@@ -70,7 +76,7 @@ fn picks(criterion: &mut Criterion) {
     let pool = config("[[route]]\npool = \"shop\"\n").pools[0].clone();
     let mut group = criterion.benchmark_group("pick");
     for count in [3u32, 30, 300] {
-        let snapshot = Snapshot::build(&pool, (0..count).map(member).collect());
+        let snapshot = Snapshot::build(&pool, None, (0..count).map(member).collect());
         let bound = bond(snapshot.targets[0].state.id);
         let lost = bond(TargetId::of("shop", "az-a", ([127, 0, 9, 9], 9001).into()));
         let cases = [
@@ -80,7 +86,15 @@ fn picks(criterion: &mut Criterion) {
             ("re-homed session", Balance::LeastOutstanding, Some(&lost)),
         ];
         for (case, balance, bond) in cases {
-            let choice = Choice { snapshot: &snapshot, balance, bond, tried: &[], ahead: 0 };
+            let choice = Choice {
+                snapshot: &snapshot,
+                balance: &balance,
+                key: None,
+                bond,
+                may_return: false,
+                tried: &[],
+                ahead: 0,
+            };
             let mut turn = 0usize;
             group.bench_function(BenchmarkId::new(case, count), |bencher| {
                 bencher.iter(|| {
@@ -99,7 +113,7 @@ fn picks(criterion: &mut Criterion) {
 }
 
 fn bond(target: TargetId) -> Bond {
-    Bond { target, session: 11, born: 0, seen: 0 }
+    Bond { target, home: target, session: 11, born: 0, seen: 0 }
 }
 
 fn member(number: u32) -> Member {
@@ -112,6 +126,9 @@ fn member(number: u32) -> Member {
         max_connections: u32::MAX,
         health: HealthState::Healthy,
         admin: AdminState::Up,
+        ejected: None,
+        zone_out: None,
+        ramp: 1.0,
         duty: Duty::Serving,
     }
 }

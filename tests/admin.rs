@@ -76,7 +76,10 @@ async fn every_promised_key_is_there() {
     assert_eq!((&target["max_connections"], &target["admin"]), (&json!(7), &json!("up")));
     keys(&target["last_probe"], "at duration_ms passed what");
     keys(&target["first_byte_ms"], "p50 p99");
-    assert_eq!(pool["zones"], json!([{"name": "az-a", "targets": 1, "healthy": 1, "requests": 0}]));
+    let zone = json!({
+        "name": "az-a", "targets": 1, "healthy": 1, "requests": 0, "share": 100.0, "state": "ok", "until": null, "reason": null,
+    });
+    assert_eq!(pool["zones"], json!([zone]));
     for time in [&target["since"], &target["last_probe"]["at"]] {
         let time = time.as_str().unwrap();
         assert!(time.len() == 24 && time.starts_with("20") && time.ends_with('Z'), "{time}");
@@ -118,7 +121,7 @@ async fn a_target_is_taken_down_and_brought_back_by_its_name_raw_or_encoded() {
     let shown = value(&set_state(&edge, &format!("-/{origin}"), "down").await);
     assert_eq!((&shown["status"], &shown["takes_new"]), (&json!("down"), &json!(false)));
     assert_eq!(shown["reason"], "taken out by the operator");
-    edge.logged(&["operator", "from=up", "to=down", &format!("target=-/{origin}")]).await;
+    edge.logged(&["operator", "from up to down", &format!("subject=-/{origin}")]).await;
     assert_eq!(edge.admin("/readyz").await.status, 503);
     let encoded = format!("-%2F{origin}").replace(':', "%3a");
     let shown = value(&set_state(&edge, &encoded, "up").await);

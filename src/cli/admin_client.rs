@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, HOST};
+use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -126,11 +126,26 @@ impl fmt::Display for Endpoint {
 impl AdminClient {
     /// The body of the answer to `GET path`. Anything but a 200 is a failure that says what to do.
     pub(super) fn get(&self, path: &str) -> Result<Bytes, Failure> {
+        self.ask(&Method::GET, path, None)
+    }
+
+    /// The body of the answer to a request that changes something, with `body` as its JSON. What the API refuses is a failure
+    /// in its own words.
+    pub(super) fn send(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<Bytes, Failure> {
+        self.ask(method, path, Some(body))
+    }
+
+    fn ask(&self, method: &Method, path: &str, body: Option<&serde_json::Value>) -> Result<Bytes, Failure> {
         let failure = |what: String| Failure::Other(format!("admin API at {}: {what}", self.endpoint));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| failure(format!("cannot start: {error}")))?;
-        let answer =
-            runtime.block_on(async { tokio::time::timeout(DEADLINE, self.connect_and_get(path)).await });
+        let answer = runtime
+            .block_on(async { tokio::time::timeout(DEADLINE, self.exchange(method, path, body)).await });
         // A name lookup that hangs must not hold up the exit.
         runtime.shutdown_background();
         let (status, body) = match answer {
@@ -142,45 +157,59 @@ impl AdminClient {
             StatusCode::UNAUTHORIZED => {
                 Err(failure("it wants another token; give --token-file or --config".to_owned()))
             }
-            _ => Err(failure(format!(
-                "it answered {status} to GET {path}; is this the admin API of selvedge?"
-            ))),
+            _ => match api_error(&body) {
+                Some(message) => Err(Failure::Other(message)),
+                None => Err(failure(format!(
+                    "it answered {status} to {method} {path}; is this the admin API of selvedge?"
+                ))),
+            },
         }
     }
 
-    async fn connect_and_get(&self, path: &str) -> Result<(StatusCode, Bytes), String> {
+    async fn exchange(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<&serde_json::Value>,
+    ) -> Result<(StatusCode, Bytes), String> {
         let unreachable = |error: std::io::Error| {
             format!("{error}; is the node running, and is this the address in its [admin]?")
         };
         match &self.endpoint {
             Endpoint::Http(authority) => {
                 let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
-                self.get_over(stream, authority, path).await
+                self.exchange_over(stream, authority, method, path, body).await
             }
             Endpoint::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-                self.get_over(stream, "localhost", path).await
+                self.exchange_over(stream, "localhost", method, path, body).await
             }
         }
     }
 
-    async fn get_over(
+    async fn exchange_over(
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin,
         host: &str,
+        method: &Method,
         path: &str,
+        body: Option<&serde_json::Value>,
     ) -> Result<(StatusCode, Bytes), String> {
         let broken = |error: hyper::Error| format!("no usable answer: {error}");
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         let exchange = async {
-            let mut request = Request::builder().method(Method::GET).uri(path);
+            let mut request = Request::builder().method(method).uri(path);
             request =
                 request.header(HOST, host).header(ACCEPT, "application/json").header(CONNECTION, "close");
             if let Some(token) = &self.token {
                 request = request.header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
             }
-            let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+            if body.is_some() {
+                request = request.header(CONTENT_TYPE, "application/json");
+            }
+            let body = Full::new(Bytes::from(body.map(ToString::to_string).unwrap_or_default()));
+            let request = request.body(body).map_err(|error| error.to_string())?;
             let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
             let body = Limited::new(body, BODY_MAX).collect().await;
             Ok((head.status, body.map_err(|error| format!("broken answer: {error}"))?.to_bytes()))
@@ -195,6 +224,19 @@ impl AdminClient {
             () = driven => unreachable!("pending never ends"),
         }
     }
+}
+
+/// What the API says of a request that it refuses.
+fn api_error(body: &[u8]) -> Option<String> {
+    let body: serde_json::Value = serde_json::from_slice(body).ok()?;
+    body.get("error")?.get("message")?.as_str().map(str::to_owned)
+}
+
+/// `text` as one segment of a path.
+pub(super) fn segment(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]".contains(byte);
+    let encode = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(encode).collect()
 }
 
 #[cfg(test)]
@@ -213,6 +255,12 @@ mod tests {
         {
             assert_eq!(parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn names_become_segments_of_a_path() {
+        assert_eq!(segment("az-a/127.0.1.1:9001"), "az-a%2F127.0.1.1:9001");
+        assert_eq!(segment("a b?#%"), "a%20b%3F%23%25");
     }
 
     #[test]

@@ -15,6 +15,8 @@ mod check;
 mod keys;
 mod run;
 mod status;
+mod target;
+mod zone;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -46,6 +48,12 @@ enum Command {
     Check(ConfigArguments),
     /// Show pools, zones and targets of a running node
     Status(status::Arguments),
+    /// Take a zone out for a time, or give it back
+    #[command(subcommand)]
+    Zone(zone::Command),
+    /// Take a target out, or back into service
+    #[command(subcommand)]
+    Target(target::Command),
     /// Session keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -85,6 +93,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         (Some(Command::Run(config)), _) | (None, Some(config)) => run::run(&config),
         (Some(Command::Check(config)), _) => check::run(&config),
         (Some(Command::Status(arguments)), _) => status::run(&arguments),
+        (Some(Command::Zone(command)), _) => zone::run(&command),
+        (Some(Command::Target(command)), _) => target::run(&command),
         (Some(Command::Keys(command)), _) => keys::run(&command),
         (None, None) => Err(Failure::Other("no command; see selvedge --help".to_owned())),
     };

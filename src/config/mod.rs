@@ -198,6 +198,11 @@ pub struct Pool {
     pub name: Arc<str>,
     /// How a target is chosen for a request that has no session. Default: least outstanding.
     pub balance: Balance,
+    /// From a tenth of its share to all of it, a target that comes into service takes this long. Default: none.
+    pub slow_start: Duration,
+    /// Requests of this pool in flight at this node, waiting ones included; one more is refused. `None`, the default, for
+    /// no limit.
+    pub max_requests: Option<u64>,
     /// Sticky sessions.
     pub stickiness: Stickiness,
     /// How zones share the load.
@@ -212,17 +217,38 @@ pub struct Pool {
     pub retry: Retry,
     /// Idle connections kept to each target.
     pub keep_alive: UpstreamKeepAlive,
+    /// When a target is ejected for what it answers, whatever its checks say.
+    pub outlier: Outlier,
+    /// How a target leaves.
+    pub drain: Drain,
     /// Targets written in the file; may be empty only when something else adds targets at run time.
     pub targets: Vec<StaticTarget>,
 }
 
 /// Balancing policy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Balance {
     /// In turn, smoothly by weight.
     RoundRobin,
     /// The less loaded of two random targets (power of two choices), load being requests in flight by weight.
     LeastOutstanding,
+    /// The same with the load multiplied by the time to the first byte lately (peak-sensitive moving average).
+    PeakEwma,
+    /// By rendezvous hash of a part of the request: equal requests go to equal targets, on every node.
+    Hash(HashOn),
+}
+
+/// What a hash is computed from; a request without it goes where least outstanding would send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashOn {
+    /// All values of this field.
+    Header(HeaderName),
+    /// The first cookie of this name.
+    Cookie(Box<str>),
+    /// Path and query.
+    Path,
+    /// The client's address.
+    Source,
 }
 
 /// Sticky sessions of a pool.
@@ -232,6 +258,11 @@ pub struct Stickiness {
     pub mode: StickinessMode,
     /// Name of the cookie.
     pub cookie: Box<str>,
+    /// Name of the application's own session cookie, with which a bond begins and ends; empty unless the mode is
+    /// [`StickinessMode::AppCookie`].
+    pub application_cookie: Box<str>,
+    /// Whether a session that has moved returns to its first target. Default never.
+    pub failback: Failback,
     /// A session unused for this long is over. Default 1 d.
     pub idle: Duration,
     /// A session older than this is over; `None` for no limit. Default 7 d.
@@ -253,6 +284,19 @@ pub enum StickinessMode {
     Off,
     /// The balancer sets a cookie of its own.
     LbCookie,
+    /// The same, but a bond lives as long as the application's own session cookie.
+    AppCookie,
+}
+
+/// Whether a session that has moved because its target was gone returns when that is back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failback {
+    /// It stays where it is.
+    Never,
+    /// With its first request after a pause of at least a tenth of `idle`.
+    Idle,
+    /// With its next request.
+    Always,
 }
 
 /// `SameSite` attribute of the session cookie.
@@ -282,6 +326,19 @@ pub enum Secure {
 pub struct Zones {
     /// Zone mode.
     pub mode: ZoneMode,
+    /// Factor for the weights of a zone's targets; zones that are not named have 1.
+    pub weights: Vec<(ZoneName, u32)>,
+    /// Load that healthy targets are trusted to carry, as a multiple of their fair share. Default 1.4.
+    pub overprovisioning: f64,
+    /// A zone with fewer healthy targets counts as failed: it takes no new sessions while another zone does.
+    pub min_healthy: MinHealthy,
+    /// A zone is taken out (by a shift, or because it is gray) only if the healthy targets of the others are at least this
+    /// share (0.0 to 1.0) of all. Default 0.5.
+    pub shift_capacity: f64,
+    /// Share of a shifted zone's sessions that move each second; infinite, the default, for all at once.
+    pub evacuate: f64,
+    /// When a zone is shifted because its failures or its latency stand out.
+    pub gray: GrayZone,
     /// Below this share of healthy targets (0.0 to 1.0), health is ignored. Default 0.5; 0.0 disables.
     pub panic: f64,
 }
@@ -291,6 +348,72 @@ pub struct Zones {
 pub enum ZoneMode {
     /// All targets of all zones alike (cross-zone on).
     Even,
+    /// Targets of the node's own zone, as long as there is one that takes requests (cross-zone off).
+    Local,
+    /// Targets of the node's own zone up to what they can carry; what is beyond that goes to the others.
+    Spill,
+}
+
+/// Healthy targets that a zone needs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MinHealthy {
+    /// That many.
+    Number(u32),
+    /// That share of its targets (0.0 to 1.0). Default 0.0: a zone never counts as failed while it has one.
+    Share(f64),
+}
+
+/// When a zone stands out against the others of its pool.
+#[derive(Debug, Clone, Copy)]
+pub struct GrayZone {
+    /// Default on.
+    pub enabled: bool,
+    /// What is looked at. Default 5 s.
+    pub window: Duration,
+    /// Requests of a zone in the window without which nothing is decided. Default 50.
+    pub min_requests: u32,
+    /// The share of failed requests (0.0 to 1.0) by which a zone must exceed the others. Default 0.1.
+    pub failures: f64,
+    /// The multiple of the others' mean time to the first byte that a zone must exceed; `None` to look at failures only.
+    /// Default 5.
+    pub latency: Option<f64>,
+    /// The zone is out for at most this long without having proved itself by its trickle. Default 5 min.
+    pub expiry: Duration,
+    /// Share of its usual new requests that the zone gets while it is out. Default 0.02.
+    pub trickle: f64,
+}
+
+/// When a target stands out against its pool.
+#[derive(Debug, Clone, Copy)]
+pub struct Outlier {
+    /// Default on.
+    pub enabled: bool,
+    /// Failures in a row that eject: gateway failures and answers of 500 to 599. Default 5.
+    pub consecutive: u32,
+    /// What the two rules below look at. Default 10 s.
+    pub window: Duration,
+    /// Requests of a target in the window without which they decide nothing. Default 20.
+    pub min_requests: u32,
+    /// Share of failed requests (0.0 to 1.0) that ejects, if the pool's other targets stay below half of it. Default 0.5.
+    pub failures: f64,
+    /// Multiple of the other targets' mean time to the first byte that takes a target out of new sessions; `None` for never.
+    /// Default 5.
+    pub latency: Option<f64>,
+    /// First ejection; the n-th lasts n times as long. Default 30 s.
+    pub ejection: Duration,
+    /// Longest ejection. Default 300 s.
+    pub max_ejection: Duration,
+    /// Share of the pool's targets that may be ejected at the same time (0.0 to 1.0), but always one. Default 0.5.
+    pub max_ejected: f64,
+}
+
+/// How a target leaves.
+#[derive(Debug, Clone, Copy)]
+pub struct Drain {
+    /// Bound sessions stay for this long. Default 300 s.
+    pub deadline: Duration,
+    /// A draining target is safe to remove when no bound session was seen for this long. Default 60 s.
+    pub quiet: Duration,
 }
 
 /// Active checks of a pool's targets.
@@ -310,6 +433,19 @@ pub struct Health {
     pub unhealthy: u32,
     /// Port to check; `None` is the target's own.
     pub port: Option<u16>,
+    /// How a target asks to be drained by its answer to a check. Default by header.
+    pub drain: HealthDrain,
+}
+
+/// How a target asks to be drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HealthDrain {
+    /// An answer with `x-selvedge-drain: 1`, whatever its status.
+    Header,
+    /// That, or a 404.
+    NotFound,
+    /// It cannot.
+    Off,
 }
 
 /// What a check is.
@@ -361,7 +497,7 @@ pub struct Retry {
     pub budget_min: u32,
     /// Bytes of a request body kept to be sent again. Default 64 KiB.
     pub max_body: usize,
-    /// Statuses of a target that are tried elsewhere when the request may be repeated. Default 502, 503, 504.
+    /// Statuses of a target that are tried elsewhere when the request may be repeated. Default 500, 502, 503, 504.
     pub statuses: Vec<RangeInclusive<u16>>,
 }
 

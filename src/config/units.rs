@@ -49,7 +49,7 @@ const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_0
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
 /// Reads one or several whole numbers, each with its unit: `5s`, `500ms`, `1h30m`.
-pub(super) fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (mut rest, mut millis) = (text.trim(), 0u64);
     if rest.is_empty() {
         return None;
@@ -112,6 +112,12 @@ impl Quantity for Percent {
     fn written(self) -> String {
         // Rounded to what anyone would write: 0.07 * 100.0 is not 7.
         format!("\"{}%\"", (self.0 * 1e8).round() / 1e6)
+    }
+}
+
+impl Quantity for f64 {
+    fn written(self) -> String {
+        self.to_string()
     }
 }
 

@@ -5,25 +5,28 @@
 //! then leaves. It lives on the control thread, so a `RefCell` is all the locking there is; no borrow is held across
 //! an await.
 
-use std::cell::{Cell, Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell, RefMut};
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use super::drain::Drain;
 use super::health::Probed;
 use super::health::verdict::{Checks, Transition};
 use super::recent::Recent;
+use super::review::{self, Reviewed, Watched};
+use super::shift::Shifts;
 use super::sources::{Listed, Source, Sources};
 use super::standing::{Presence, Standing, Strength};
-use crate::config;
+use crate::config::{self, ZoneName};
 use crate::pool::counters::Distribution;
-use crate::pool::{AdminState, HealthState, Member, Pool, Pools, Snapshot, Status, TargetId, TargetState};
-
-/// Time that a target which is no longer listed keeps its bound sessions.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(300);
+use crate::pool::{
+    AdminState, HealthState, Member, Pool, Pools, Snapshot, Status, TargetId, TargetState, ZoneOut,
+};
 
 /// One pool, as the control plane sees it.
 pub struct PoolControl {
@@ -33,6 +36,10 @@ pub struct PoolControl {
     sources: RefCell<Sources>,
     targets: RefCell<Vec<Tended>>,
     durations: RefCell<Recent>,
+    /// Where this node stands.
+    zone: Option<ZoneName>,
+    shifts: Rc<Shifts>,
+    reviewed: RefCell<Reviewed>,
     /// Told of each new snapshot.
     published: Notify,
     /// See [`PoolControl::known`].
@@ -63,11 +70,22 @@ pub struct Tended {
     pub status: Status,
     /// When it got this status.
     pub since: SystemTime,
+    /// How it behaves.
+    pub watched: Watched,
+    /// How it leaves on purpose.
+    pub drain: Drain,
 }
 
 impl PoolControl {
-    /// Takes charge of `pool`, one of `pools`, with the targets of its configuration, and publishes them.
-    pub fn new(pool: Arc<Pool>, config: Arc<config::Pool>, pools: &Arc<Pools>) -> Self {
+    /// Takes charge of `pool`, one of `pools`, with the targets of its configuration, and publishes them. The node stands in
+    /// `zone`; zones are taken out by `shifts`.
+    pub fn new(
+        pool: Arc<Pool>,
+        config: Arc<config::Pool>,
+        pools: &Arc<Pools>,
+        zone: Option<ZoneName>,
+        shifts: Rc<Shifts>,
+    ) -> Self {
         let written = config.targets.iter().map(Listed::from).collect();
         let control = Self {
             pool,
@@ -76,6 +94,9 @@ impl PoolControl {
             sources: RefCell::default(),
             targets: RefCell::default(),
             durations: RefCell::default(),
+            zone,
+            shifts,
+            reviewed: RefCell::default(),
             published: Notify::new(),
             known: Cell::new(false),
         };
@@ -96,6 +117,46 @@ impl PoolControl {
     /// Its targets, in the order in which they came. Not to be held across an await.
     pub fn targets(&self) -> Ref<'_, [Tended]> {
         Ref::map(self.targets.borrow(), Vec::as_slice)
+    }
+
+    /// Its targets, to be changed. Not to be held across an await.
+    pub(super) fn targets_mut(&self) -> RefMut<'_, Vec<Tended>> {
+        self.targets.borrow_mut()
+    }
+
+    /// What the last looks at it have found. Not to be held across an await.
+    pub fn reviewed(&self) -> Ref<'_, Reviewed> {
+        self.reviewed.borrow()
+    }
+
+    /// The same, to be changed.
+    pub(super) fn reviewed_mut(&self) -> RefMut<'_, Reviewed> {
+        self.reviewed.borrow_mut()
+    }
+
+    /// Zones that the operator has taken out.
+    pub fn shifts(&self) -> &Shifts {
+        &self.shifts
+    }
+
+    /// How `zone` is taken out, if it is.
+    pub fn zone_out(&self, zone: &ZoneName) -> Option<ZoneOut> {
+        let (shift, reviewed) = (self.shifts.of(zone), self.reviewed.borrow());
+        review::zone_out(&self.config().zones, shift.as_ref(), reviewed.gray.as_ref(), zone)
+    }
+
+    /// Whether it has a target in `zone`.
+    pub fn has_zone(&self, zone: &str) -> bool {
+        self.targets.borrow().iter().any(|target| &*target.state.zone == zone)
+    }
+
+    /// The snapshot there would be if `zone` were taken out.
+    pub fn snapshot_without(&self, zone: &ZoneName) -> Snapshot {
+        let mut members = self.members(&self.targets.borrow(), Instant::now());
+        for member in members.iter_mut().filter(|member| member.state.zone == *zone) {
+            member.zone_out = Some(ZoneOut { moved: 1.0, trickle: 0.0 });
+        }
+        Snapshot::build(&self.config(), self.zone.as_ref(), members)
     }
 
     /// What each source lists. Not to be held across an await.
@@ -162,34 +223,68 @@ impl PoolControl {
 
     /// Takes the result of a check, and publishes what follows from it.
     pub fn record(&self, id: TargetId, probed: Probed) {
+        let decided;
         let transition = {
             let mut targets = self.targets.borrow_mut();
             let Some(target) = targets.iter_mut().find(|target| target.state.id == id) else { return };
             target.probes[usize::from(!probed.passed)] += 1;
+            let now = Instant::now();
             let transition = target.checks.observe(probed.passed, &self.config().health);
+            if transition.is_some_and(|transition| transition.to == HealthState::Healthy) {
+                target.watched.in_service_since = Some(now);
+            }
+            let asked = target.drain.is_asked();
+            if probed.passed {
+                target.drain.wish(target.admin, probed.drain, None, now);
+            }
+            let is_back = probed.passed && target.watched.record.pass_check();
+            decided = match (asked, target.drain.is_asked(), is_back) {
+                (false, true, _) => {
+                    Some((target.state.name.clone(), "draining", format!("it asks for it: {}", probed.what)))
+                }
+                (true, false, _) => Some((
+                    target.state.name.clone(),
+                    "returned",
+                    "it no longer asks to be drained".to_owned(),
+                )),
+                (_, _, true) => {
+                    Some((target.state.name.clone(), "returned", format!("a check passed: {}", probed.what)))
+                }
+                _ => None,
+            };
             if let Some(transition) = transition {
                 self.log(&target.state.name, transition, &probed.what);
             }
             target.last_probe = Some(probed);
             transition
         };
-        if transition.is_some() {
+        let changed = transition.is_some() || decided.is_some();
+        if let Some((name, what, reason)) = decided {
+            self.decide(name, what, reason);
+        }
+        if changed {
             self.publish();
         }
     }
 
-    /// Sets what the operator says of the target called `name` (`zone/address`); `false` when there is none.
-    pub fn set_admin(&self, name: &str, admin: AdminState) -> bool {
+    /// Sets what the operator says of the target called `name` (`zone/address`); `false` when there is none. `deadline` is for
+    /// the bound sessions of one that is drained; `None` is that of the pool.
+    pub fn set_admin(&self, name: &str, admin: AdminState, deadline: Option<Duration>) -> bool {
         let from = {
             let mut targets = self.targets.borrow_mut();
             let Some(target) = targets.iter_mut().find(|target| target.state.name == name) else {
                 return false;
             };
+            let now = Instant::now();
+            target.drain.wish(admin, target.drain.is_asked(), deadline, now);
+            if admin == AdminState::Up && target.admin != admin {
+                target.watched.in_service_since = Some(now);
+            }
             std::mem::replace(&mut target.admin, admin)
         };
-        if from != admin {
+        if from != admin || deadline.is_some() {
             let (from, to) = (admin_word(from), admin_word(admin));
-            info!(pool = %self.pool.name, target = %name, %from, %to, "the operator changed a target");
+            self.decide(name.to_owned(), to, format!("the operator set it from {from} to {to}"));
             self.publish();
         }
         true
@@ -218,14 +313,15 @@ impl PoolControl {
         let mut targets = self.targets.borrow_mut();
         let strength = Strength::of(targets.iter().map(|target| (target.standing, target.takes_new())));
         let (now, before) = (Instant::now(), targets.len());
-        targets.iter_mut().for_each(|target| target.standing.settle(&strength, now, DRAIN_DEADLINE));
+        let deadline = self.config().drain.deadline;
+        targets.iter_mut().for_each(|target| target.standing.settle(&strength, now, deadline));
         targets.retain(|target| target.stays(now));
         if targets.len() < before {
             let (pool, left) = (&self.pool.name, before - targets.len());
             info!(%pool, left, "targets that are no longer listed have left");
         }
-        let members = targets.iter().map(|target| target.member(&strength)).collect();
-        let snapshot = Snapshot::build(&self.config(), members);
+        let members = self.members(&targets, now);
+        let snapshot = Snapshot::build(&self.config(), self.zone.as_ref(), members);
         let panicked = self.pool.snapshot().panic;
         if snapshot.panic != panicked {
             self.log_panic(&snapshot);
@@ -240,6 +336,18 @@ impl PoolControl {
         }
         self.pool.publish(snapshot);
         self.published.notify_one();
+    }
+
+    fn members(&self, targets: &[Tended], now: Instant) -> Vec<Member> {
+        let config = self.config();
+        let strength = Strength::of(targets.iter().map(|target| (target.standing, target.takes_new())));
+        let mut zones: HashMap<ZoneName, Option<ZoneOut>> = HashMap::new();
+        let member = |target: &Tended| {
+            let zone = &target.state.zone;
+            let zone_out = *zones.entry(zone.clone()).or_insert_with(|| self.zone_out(zone));
+            target.member(&config, &strength, zone_out, now)
+        };
+        targets.iter().map(member).collect()
     }
 
     fn log(&self, target: &str, transition: Transition, reason: &str) {
@@ -283,6 +391,8 @@ impl Tended {
             first_byte: Recent::default(),
             status: Status::Initial,
             since: SystemTime::now(),
+            watched: Watched::default(),
+            drain: Drain::default(),
         }
     }
 
@@ -321,13 +431,22 @@ impl Tended {
         Distribution::of_lanes(&self.state.lanes, |lane| &lane.first_byte)
     }
 
-    fn member(&self, strength: &Strength) -> Member {
+    fn member(
+        &self,
+        config: &config::Pool,
+        strength: &Strength,
+        zone_out: Option<ZoneOut>,
+        now: Instant,
+    ) -> Member {
         Member {
             state: self.state.clone(),
             weight: self.weight,
             max_connections: self.max_connections.unwrap_or(u32::MAX),
             health: self.checks.state(),
-            admin: self.admin,
+            admin: self.drain.state(self.admin, config.drain.deadline, now),
+            ejected: self.watched.record.ejected.as_ref().map(|ejection| ejection.stay),
+            zone_out,
+            ramp: self.watched.ramp(config.slow_start, now),
             duty: self.standing.duty(strength),
         }
     }
@@ -346,7 +465,7 @@ pub fn health_word(health: HealthState) -> &'static str {
 pub fn admin_word(admin: AdminState) -> &'static str {
     match admin {
         AdminState::Up => "up",
-        AdminState::Drain => "drain",
+        AdminState::Drain | AdminState::Drained => "drain",
         AdminState::Down => "down",
     }
 }

@@ -135,6 +135,11 @@ fn pools(text: &mut Exposition, control: &Control) {
     counter("selvedge_retries_total", "Attempts after the first.", |l| &l.retries);
     counter("selvedge_retries_refused_total", "Retries that the budget refused.", |l| &l.retries_refused);
     counter("selvedge_queue_entered_total", "Requests that had to wait for a target.", |l| &l.queued);
+    counter(
+        "selvedge_requests_overloaded_total",
+        "Requests refused because max_requests were in flight.",
+        |l| &l.overloaded,
+    );
     counter("selvedge_queue_refused_total", "Requests that found the queue full or waited in vain.", |l| {
         &l.queue_refused
     });
@@ -184,6 +189,16 @@ fn zones(text: &mut Exposition, control: &Control) {
     };
     gauge("selvedge_zone_targets", "Targets of a zone.", |(targets, _)| *targets);
     gauge("selvedge_zone_healthy_targets", "Healthy targets of a zone.", |(_, healthy)| *healthy);
+    let mut out = text.family(
+        "selvedge_zone_out",
+        Kind::Gauge,
+        "1 while a zone is taken out, by a shift or because it is gray.",
+    );
+    for (control, (pool, zones)) in control.pools.iter().zip(&counts) {
+        for zone in zones.keys() {
+            out.sample(&[("pool", pool), ("zone", zone)], u8::from(control.zone_out(zone).is_some()));
+        }
+    }
 }
 
 /// Calls `write` for every target of every pool, with the labels that name it.
@@ -223,6 +238,23 @@ fn target_states(text: &mut Exposition, control: &Control) {
     let mut weights =
         text.family("selvedge_target_weight", Kind::Gauge, "Share of a target relative to the others.");
     each_target(control, |labels, target| weights.sample(&labels, target.weight));
+    let mut sessions = text.family(
+        "selvedge_target_sessions",
+        Kind::Gauge,
+        "About how many sessions bound to a target were seen in the last minutes.",
+    );
+    each_target(control, |labels, target| {
+        sessions.sample(&labels, target.state.bound().map_or(0, |bound| bound.count()));
+    });
+    let mut safe = text.family(
+        "selvedge_target_safe_to_remove",
+        Kind::Gauge,
+        "1 when a draining target can be switched off without loss.",
+    );
+    each_target(control, |labels, target| safe.sample(&labels, u8::from(target.drain.announced)));
+    let mut ejections =
+        text.family("selvedge_target_ejections_total", Kind::Counter, "How often a target was ejected.");
+    each_target(control, |labels, target| ejections.sample(&labels, target.watched.record.ever()));
     let mut checks =
         text.family("selvedge_target_checks_total", Kind::Counter, "Active checks of a target, by result.");
     each_target(control, |labels, target| {

@@ -4,6 +4,8 @@
 //! membership   one PoolControl per pool: who is in it; the only writer of snapshots
 //! sources      who lists which targets; standing: what follows for each of them
 //! health/      checks the targets
+//! review       the regular look at each pool, which carries out what these decide:
+//! outlier, gray_zone, drain, shift     who is out, for what reason, until when; window: what they look at
 //! recent       durations of the last minute
 //! metrics      everything that is counted, as Prometheus reads it
 //! admin/       the HTTP API and the dashboard
@@ -12,26 +14,33 @@
 //! All of it runs on one thread, next to the workers and not in their way: the planes share nothing but `pool`.
 
 pub mod admin;
+pub mod drain;
+pub mod gray_zone;
 pub mod health;
 pub mod membership;
 pub mod metrics;
+pub mod outlier;
 pub mod recent;
+pub mod review;
+pub mod shift;
 pub mod sources;
 pub mod standing;
+pub mod window;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::config::Config;
+use crate::config::{self, Config, ZoneName};
 pub use crate::lifecycle::Phase;
-use crate::pool::Pools;
+use crate::pool::{Pool, Pools};
 pub use admin::AdminListener;
 use membership::PoolControl;
+use shift::{Shift, Shifts};
 
 /// What the control plane is given of the node it is part of.
 pub struct Node {
@@ -55,6 +64,7 @@ pub async fn run(node: Node, admin: Option<AdminListener>) {
     let control = Rc::new(Control::new(node));
     control.pools.iter().for_each(|pool| drop(tasks.spawn_local(tend(pool.clone()))));
     tasks.spawn_local(keep_recent(control.pools.clone()));
+    tasks.spawn_local(end_shifts(control.clone()));
     let serving = async move {
         match admin {
             Some(listener) => admin::serve(control, listener).await,
@@ -67,12 +77,18 @@ pub async fn run(node: Node, admin: Option<AdminListener>) {
 /// Checks the targets of a pool for as long as they are in it, and lets those go whose drain has ended.
 async fn tend(pool: Rc<PoolControl>) {
     let mut checks = health::Checking::default();
+    let mut next_look = tokio::time::Instant::now();
     loop {
         checks.follow(&pool);
         let departure = pool.next_departure();
         tokio::select! {
             () = pool.published() => {}
             () = at(departure) => pool.publish(),
+            () = pool.pool().alarm.notified() => pool.review(Instant::now()),
+            () = tokio::time::sleep_until(next_look) => {
+                next_look = tokio::time::Instant::now() + window::STEP;
+                pool.review(Instant::now());
+            }
         }
     }
 }
@@ -82,6 +98,13 @@ async fn at(time: Option<Instant>) {
     match time {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
+    }
+}
+
+async fn end_shifts(control: Rc<Control>) {
+    loop {
+        tokio::time::sleep(window::STEP).await;
+        control.expire_shifts();
     }
 }
 
@@ -98,15 +121,51 @@ pub struct Control {
     pub node: Node,
     /// Same order as [`Pools::all`].
     pub pools: Vec<Rc<PoolControl>>,
+    /// Zones that the operator has taken out.
+    pub shifts: Rc<Shifts>,
 }
 
 impl Control {
     /// Takes charge of every pool of the node, and publishes it.
     pub fn new(node: Node) -> Self {
         let both = node.pools.all.iter().zip(&node.config.pools);
-        let pools =
-            both.map(|(pool, config)| Rc::new(PoolControl::new(pool.clone(), config.clone(), &node.pools)));
-        Self { pools: pools.collect(), node }
+        let (zone, shifts) = (&node.config.zone, Rc::new(Shifts::default()));
+        let control = |(pool, config): (&Arc<Pool>, &Arc<config::Pool>)| {
+            let (pool, config) = (pool.clone(), config.clone());
+            Rc::new(PoolControl::new(pool, config, &node.pools, zone.clone(), shifts.clone()))
+        };
+        Self { pools: both.map(control).collect(), shifts, node }
+    }
+
+    /// Takes a zone out, in every pool.
+    pub fn begin_shift(&self, zone: &ZoneName, shift: Shift) {
+        let until = crate::telemetry::time::rfc3339(shift.until);
+        let comment = shift.comment.as_deref().map(|comment| format!(": {comment}")).unwrap_or_default();
+        self.shifts.begin(zone, shift);
+        self.announce(zone, "shifted", &format!("by the operator until {until}{comment}"));
+    }
+
+    /// Gives a zone back; `false` if it is not out.
+    pub fn end_shift(&self, zone: &str) -> bool {
+        let ended = self.shifts.end(zone);
+        if ended {
+            self.announce(zone, "restored", "by the operator");
+        }
+        ended
+    }
+
+    /// Gives back the zones whose time is up.
+    fn expire_shifts(&self) {
+        for zone in self.shifts.expire(SystemTime::now()) {
+            self.announce(&zone, "restored", "the time of its shift is up");
+        }
+    }
+
+    fn announce(&self, zone: &str, what: &'static str, reason: &str) {
+        for pool in self.pools.iter().filter(|pool| pool.has_zone(zone)) {
+            pool.decide(zone.to_owned(), what, reason.to_owned());
+            pool.publish();
+        }
     }
 
     /// The pool called `name`.

@@ -84,6 +84,8 @@ pub struct PoolLane {
     pub queued: Counter,
     /// Requests that found the queue full or waited in vain.
     pub queue_refused: Counter,
+    /// Requests refused because as many as may be were in flight.
+    pub overloaded: Counter,
     /// What reading the session cookie found, by [`Verdict`].
     pub verdicts: [Counter; Verdict::COUNT],
     /// Sessions that moved to another target because theirs could not keep them.
@@ -154,6 +156,11 @@ impl Histogram {
         let us = duration.as_micros() as u64;
         self.buckets[Self::bucket(us)].bump();
         self.sum_us.add(us);
+    }
+
+    /// Sum of all durations, in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.get()
     }
 
     /// Index of the first bucket whose bound is at least `us`.

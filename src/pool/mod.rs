@@ -5,25 +5,30 @@
 //! snapshot that names it. Nothing here does I/O, and nothing here awaits anything but the queue's own turn.
 
 pub mod budget;
+pub mod conduct;
 pub mod counters;
+pub mod distinct;
 pub mod outcome;
 pub mod queue;
 pub mod snapshot;
 pub mod target;
+pub mod tiers;
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use dashmap::DashMap;
+use tokio::sync::Notify;
 
 use crate::config;
 pub use budget::Budget;
 pub use counters::{Counter, Histogram, Lanes, PoolLane, TargetLane, WorkerLane};
 pub use outcome::{Failure, Refusal, Verdict};
 pub use queue::{Line, WaitQueue};
-pub use snapshot::{AdminState, Duty, HealthState, Member, Snapshot, Status, Target};
+pub use snapshot::{AdminState, Duty, HealthState, Keeps, Member, Snapshot, Status, Stay, Target, ZoneOut};
 pub use target::{TargetId, TargetState};
+pub use tiers::Tier;
 
 /// One pool at run time: what a reload leaves as it is. Its configuration is in the hands of each plane.
 pub struct Pool {
@@ -37,18 +42,21 @@ pub struct Pool {
     pub budget: Budget,
     /// Counters, one lane for each worker.
     pub lanes: Lanes<PoolLane>,
+    /// Rung by a worker that has suspended a target: the control plane should look now.
+    pub alarm: Notify,
 }
 
 impl Pool {
     /// A pool that has no target yet.
     pub fn new(config: &config::Pool, workers: usize) -> Self {
-        let empty = Snapshot::build(config, Vec::new());
+        let empty = Snapshot::build(config, None, Vec::new());
         Self {
             queue: WaitQueue::default(),
             budget: Budget::new(Instant::now()),
             name: config.name.clone(),
             snapshot: ArcSwap::from_pointee(empty),
             lanes: Lanes::new(workers),
+            alarm: Notify::new(),
         }
     }
 

@@ -1,15 +1,18 @@
 //! An immutable view of a pool: who is in it, who takes new sessions, who keeps bound ones.
 //!
-//! Built by the control plane from [`Member`]s, read by requests. All decisions that depend only on membership and
-//! health are made here, once per change, so that a request only picks.
+//! Built by the control plane from [`Member`]s, read by requests. All decisions that depend only on membership, health and
+//! zones are made here, once per change, so that a request only picks. How the load is shared among those who take it is
+//! in `tiers`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use foldhash::HashMap;
 use foldhash::HashMapExt as _;
 
 use super::target::{TargetId, TargetState};
-use crate::config;
+use super::tiers::{self, Tier};
+use crate::config::{self, MinHealthy, ZoneName};
 
 /// What active checks say of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,13 +25,15 @@ pub enum HealthState {
     Unhealthy,
 }
 
-/// What the operator says of a target.
+/// What the operator, or the target itself, says of a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminState {
     /// In service.
     Up,
     /// Keeps its bound sessions, takes no new ones.
     Drain,
+    /// The same, and the deadline for its bound sessions has passed.
+    Drained,
     /// Takes nothing.
     Down,
 }
@@ -42,6 +47,26 @@ pub enum Duty {
     Standby,
     /// Listed no more: keeps its bound sessions until it is drained.
     Leaving,
+}
+
+/// What becomes of the bound sessions of a target that is ejected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stay {
+    /// It serves them: it is slow, not broken.
+    Here,
+    /// They remain bound, and others serve them meanwhile.
+    Elsewhere,
+    /// They move.
+    Moves,
+}
+
+/// A zone that is taken out.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ZoneOut {
+    /// Share of its bound sessions that have to move (0.0 to 1.0).
+    pub moved: f64,
+    /// Share of its usual new requests that it gets all the same, to see whether it has recovered.
+    pub trickle: f64,
 }
 
 /// One target as the control plane knows it: the input of [`Snapshot::build`].
@@ -59,12 +84,18 @@ pub struct Member {
     pub admin: AdminState,
     /// From those who list it.
     pub duty: Duty,
+    /// From what it answers to requests.
+    pub ejected: Option<Stay>,
+    /// Its zone is taken out.
+    pub zone_out: Option<ZoneOut>,
+    /// Part of its weight that counts now (0.0 to 1.0): less than 1 while it starts slowly or is on trial.
+    pub ramp: f64,
 }
 
 impl Member {
     /// Whether it would take new sessions if it were healthy.
     fn expected(&self) -> bool {
-        self.admin == AdminState::Up && self.duty == Duty::Serving
+        self.admin == AdminState::Up && self.duty == Duty::Serving && self.zone_out.is_none()
     }
 }
 
@@ -77,18 +108,33 @@ pub enum Status {
     Healthy,
     /// Failed its checks.
     Unhealthy,
+    /// Out for a time because of what it answers.
+    Ejected,
+    /// Its zone is taken out.
+    Shifted,
     /// Would take new sessions if no target of a lower priority could.
     Standby,
     /// Bound sessions only.
     Draining,
+    /// Takes nothing: its bound sessions had their time to leave.
+    Drained,
     /// Taken out by the operator.
     Down,
 }
 
 impl Status {
     /// Every status, in the order of the metrics.
-    pub const ALL: [Self; 6] =
-        [Self::Initial, Self::Healthy, Self::Unhealthy, Self::Standby, Self::Draining, Self::Down];
+    pub const ALL: [Self; 9] = [
+        Self::Initial,
+        Self::Healthy,
+        Self::Unhealthy,
+        Self::Ejected,
+        Self::Shifted,
+        Self::Standby,
+        Self::Draining,
+        Self::Drained,
+        Self::Down,
+    ];
 
     /// As written in the API and the metrics.
     pub fn as_str(self) -> &'static str {
@@ -96,25 +142,43 @@ impl Status {
             Self::Initial => "initial",
             Self::Healthy => "healthy",
             Self::Unhealthy => "unhealthy",
+            Self::Ejected => "ejected",
+            Self::Shifted => "shifted",
             Self::Standby => "standby",
             Self::Draining => "draining",
+            Self::Drained => "drained",
             Self::Down => "down",
         }
     }
+}
+
+/// Predicate two: what a target does for the sessions that are bound to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// It serves them.
+    All,
+    /// It serves those whose number is not below this, out of 2^32; the others move. Numbers are fixed by the session.
+    From(u32),
+    /// They remain bound to it, and others serve them meanwhile.
+    Elsewhere,
+    /// They move.
+    None,
 }
 
 /// One target in a snapshot.
 pub struct Target {
     /// Identity and what outlives snapshots.
     pub state: Arc<TargetState>,
-    /// Share relative to the others.
+    /// Share relative to the others, as configured: what re-homing goes by, alike on every node.
     pub weight: u32,
+    /// Share relative to the others as of now: weights of target and zone, slow start, trickle.
+    pub share: f64,
     /// Requests in flight at most; `u32::MAX` for no limit.
     pub max_connections: u32,
     /// Predicate one: may get a request that has no session yet, or a re-homed one.
     pub takes_new: bool,
-    /// Predicate two: may get a request of a session bound to it.
-    pub keeps_bound: bool,
+    /// Predicate two.
+    pub keeps: Keeps,
     /// The reason for both.
     pub status: Status,
 }
@@ -125,25 +189,49 @@ pub struct Snapshot {
     pub targets: Box<[Target]>,
     /// Indices of the targets that take new sessions.
     pub open: Box<[u32]>,
-    /// One round of smooth weighted round robin over [`Snapshot::open`]: indices into `targets`.
-    pub rotation: Box<[u32]>,
+    /// The same, by who is asked first.
+    pub tiers: Box<[Tier]>,
     /// Health is being ignored because too few targets are healthy.
     pub panic: bool,
+    /// Zones with fewer healthy targets than they need.
+    pub failed_zones: Box<[ZoneName]>,
     by_id: HashMap<TargetId, u32>,
 }
 
 impl Snapshot {
-    /// The view that follows from `members`.
-    pub fn build(config: &config::Pool, mut members: Vec<Member>) -> Self {
+    /// The view that a node in `zone` has of `members`.
+    pub fn build(config: &config::Pool, zone: Option<&ZoneName>, mut members: Vec<Member>) -> Self {
         members.sort_by(|a, b| (&a.state.zone, a.state.address).cmp(&(&b.state.zone, b.state.address)));
         let panic = panics(&members, config.zones.panic);
-        let targets: Box<[Target]> = members.into_iter().map(|member| Target::new(member, panic)).collect();
+        let failed_zones = failed_zones(&members, config.zones.min_healthy);
+        let targets: Box<[Target]> = members
+            .into_iter()
+            .map(|member| {
+                let failed = !panic && failed_zones.contains(&member.state.zone);
+                Target::new(member, config, panic, failed)
+            })
+            .collect();
         let open: Box<[u32]> =
             (0..targets.len() as u32).filter(|index| targets[*index as usize].takes_new).collect();
-        let rotation = smooth_rotation(&targets, &open);
+        let tiers = tiers::build(&config.zones, zone, &targets, &open);
         let mut by_id = HashMap::with_capacity(targets.len());
         by_id.extend(targets.iter().zip(0..).map(|(target, index)| (target.state.id, index)));
-        Self { targets, open, rotation, panic, by_id }
+        Self { targets, open, tiers, panic, failed_zones, by_id }
+    }
+
+    /// The part of the requests without a session that each zone gets (0.0 to 1.0); zones that get none are left out.
+    pub fn zone_shares(&self) -> BTreeMap<ZoneName, f64> {
+        let mut shares = BTreeMap::new();
+        let mut before = 0;
+        for tier in &self.tiers {
+            let part = (tier.up_to - before) as f64 / 2f64.powi(32);
+            before = tier.up_to;
+            for index in &tier.rotation {
+                let zone = &self.targets[*index as usize].state.zone;
+                *shares.entry(zone.clone()).or_default() += part / tier.rotation.len() as f64;
+            }
+        }
+        shares
     }
 
     /// Where in [`Snapshot::targets`] this identity stands.
@@ -153,80 +241,112 @@ impl Snapshot {
 }
 
 impl Target {
-    fn new(member: Member, panic: bool) -> Self {
-        let status = match (member.admin, member.health, member.duty) {
+    fn new(member: Member, config: &config::Pool, panic: bool, zone_failed: bool) -> Self {
+        let Member { state, weight, max_connections, health, admin, duty, ejected, zone_out, ramp } = member;
+        let status = match (admin, health, ejected) {
             (AdminState::Down, ..) => Status::Down,
+            (AdminState::Drained, ..) => Status::Drained,
             (_, HealthState::Unhealthy, _) => Status::Unhealthy,
-            (AdminState::Drain, ..) | (_, _, Duty::Leaving) => Status::Draining,
-            (AdminState::Up, HealthState::Initial, _) => Status::Initial,
-            (AdminState::Up, HealthState::Healthy, Duty::Standby) => Status::Standby,
-            (AdminState::Up, HealthState::Healthy, Duty::Serving) => Status::Healthy,
+            _ if zone_out.is_some() => Status::Shifted,
+            (_, _, Some(_)) => Status::Ejected,
+            (AdminState::Drain, ..) => Status::Draining,
+            _ if duty == Duty::Leaving => Status::Draining,
+            (AdminState::Up, HealthState::Initial, None) => Status::Initial,
+            (AdminState::Up, HealthState::Healthy, None) if duty == Duty::Standby => Status::Standby,
+            (AdminState::Up, HealthState::Healthy, None) => Status::Healthy,
         };
-        let alive = match member.health {
-            HealthState::Healthy => true,
-            HealthState::Unhealthy => panic,
-            HealthState::Initial => false,
+        let (alive, ejected) = match health {
+            HealthState::Healthy | HealthState::Unhealthy if panic => (true, None),
+            HealthState::Healthy => (true, ejected),
+            HealthState::Unhealthy | HealthState::Initial => (false, ejected),
         };
-        Self {
-            takes_new: alive && member.expected() && member.weight > 0,
+        let trickle = zone_out.map_or(1.0, |out| out.trickle);
+        let serves = admin == AdminState::Up && duty == Duty::Serving && !zone_failed;
+        let takes_new = alive && ejected.is_none() && serves && trickle > 0.0;
+        let stays = match (ejected, zone_out) {
+            (Some(Stay::Moves), _) => Keeps::None,
+            (Some(Stay::Elsewhere), _) => Keeps::Elsewhere,
+            (_, Some(out)) => Keeps::but(out.moved),
+            _ => Keeps::All,
+        };
+        let keeps = match (admin, health) {
+            (AdminState::Down | AdminState::Drained, _) => Keeps::None,
+            (_, HealthState::Unhealthy) if !panic => Keeps::None,
             // A target that was not checked yet may be as well as when the session was bound: if it is not, the request
             // goes elsewhere and the session stays.
-            keeps_bound: (alive || member.health == HealthState::Initial) && member.admin != AdminState::Down,
-            status,
-            state: member.state,
-            weight: member.weight,
-            max_connections: member.max_connections,
+            _ => stays,
+        };
+        let share = f64::from(weight) * zone_weight(config, &state.zone) * ramp * trickle;
+        Self { takes_new: takes_new && share > 0.0, keeps, status, state, weight, share, max_connections }
+    }
+
+    /// What becomes of a request of this session, which is bound to this target.
+    pub fn keeps(&self, session: u64) -> Keeps {
+        match self.keeps {
+            Keeps::From(first) if Keeps::number(session) < first => Keeps::None,
+            Keeps::From(_) => Keeps::All,
+            other => other,
         }
     }
 }
 
+impl Keeps {
+    /// All but a share of the sessions.
+    fn but(moved: f64) -> Self {
+        match moved {
+            all if all >= 1.0 => Self::None,
+            none if none <= 0.0 => Self::All,
+            some => Self::From((some * 2f64.powi(32)) as u32),
+        }
+    }
+
+    /// A number that a session keeps and that is spread evenly.
+    fn number(session: u64) -> u32 {
+        (session.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
+    }
+
+    /// Whether it serves any bound session.
+    pub fn any(self) -> bool {
+        matches!(self, Self::All | Self::From(_))
+    }
+}
+
+fn zone_weight(config: &config::Pool, zone: &ZoneName) -> f64 {
+    let named = config.zones.weights.iter().find(|(name, _)| name == zone);
+    named.map_or(1.0, |(_, weight)| f64::from(*weight))
+}
+
 /// Whether so few targets are healthy that health says more about the checks than about the targets.
 ///
-/// Targets that the operator took out do not count, nor do those that stand by or leave, nor those never checked.
+/// Targets that were taken out on purpose do not count, nor do those that were never checked.
 fn panics(members: &[Member], threshold: f64) -> bool {
     let checked = members.iter().filter(|m| m.expected() && m.health != HealthState::Initial);
     let (mut all, mut healthy) = (0u32, 0u32);
     for member in checked {
         all += 1;
-        healthy += u32::from(member.health == HealthState::Healthy);
+        healthy += u32::from(member.health == HealthState::Healthy && member.ejected != Some(Stay::Moves));
     }
     all > 0 && f64::from(healthy) < f64::from(all) * threshold
 }
 
-/// Longest rotation kept; larger sums of weights are scaled down to it.
-const ROTATION_MAX: u64 = 4096;
-
-/// The order in which smooth weighted round robin visits the open targets: each as often as its weight says, and
-/// never in bursts.
-fn smooth_rotation(targets: &[Target], open: &[u32]) -> Box<[u32]> {
-    let weights: Vec<u64> = open.iter().map(|index| u64::from(targets[*index as usize].weight)).collect();
-    let divisor = weights.iter().copied().fold(0, gcd).max(1);
-    let sum: u64 = weights.iter().map(|weight| weight / divisor).sum();
-    let scale = |weight: u64| match sum {
-        0..=ROTATION_MAX => weight / divisor,
-        _ => (weight / divisor * ROTATION_MAX / sum).max(1),
-    };
-    let weights: Vec<i64> = weights.into_iter().map(|weight| scale(weight) as i64).collect();
-    let total: i64 = weights.iter().sum();
-    if weights.iter().all(|weight| *weight == 1) {
-        return open.into();
+/// Zones with fewer healthy targets than `needed`; none if that were all that have one.
+fn failed_zones(members: &[Member], needed: MinHealthy) -> Box<[ZoneName]> {
+    let mut zones: Vec<(&ZoneName, u32, u32)> = Vec::new();
+    for member in members.iter().filter(|member| member.expected()) {
+        let healthy = u32::from(member.health == HealthState::Healthy && member.ejected.is_none());
+        match zones.last_mut().filter(|(zone, ..)| **zone == member.state.zone) {
+            Some((_, all, well)) => (*all, *well) = (*all + 1, *well + healthy),
+            None => zones.push((&member.state.zone, 1, healthy)),
+        }
     }
-    let mut current = vec![0i64; weights.len()];
-    (0..total)
-        .map(|_| {
-            let mut best = 0;
-            for (index, weight) in weights.iter().enumerate() {
-                current[index] += weight;
-                if current[index] > current[best] {
-                    best = index;
-                }
-            }
-            current[best] -= total;
-            open[best]
-        })
-        .collect()
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+    let fails = |all: u32, healthy: u32| match needed {
+        MinHealthy::Number(number) => healthy < number,
+        MinHealthy::Share(share) => f64::from(healthy) < f64::from(all) * share,
+    };
+    let (failed, well): (Vec<_>, Vec<_>) =
+        zones.into_iter().partition(|(_, all, healthy)| fails(*all, *healthy));
+    if well.iter().all(|(_, _, healthy)| *healthy == 0) {
+        return Box::default();
+    }
+    failed.into_iter().map(|(zone, ..)| zone.clone()).collect()
 }

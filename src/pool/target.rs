@@ -1,11 +1,14 @@
 //! One backend instance: its stable identity and what is known of it beyond any snapshot.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
+use super::conduct::Conduct;
 use super::counters::{Lanes, TargetLane};
+use super::distinct::Distinct;
 use super::queue::Line;
 use crate::config::ZoneName;
 
@@ -47,9 +50,13 @@ pub struct TargetState {
     pub address: SocketAddr,
     /// `zone/address`: the name that people and the API use.
     pub name: String,
-    /// Requests sent and not yet answered to the last byte. Ordered with the queue's counts: who ends sees who waits, or who
-    /// waits sees who has ended.
-    in_flight: AtomicU32,
+    /// Lower half: requests sent and not yet answered to the last byte. Upper half: requests sent since the target last
+    /// answered anything. Ordered with the queue's counts: who ends sees who waits, or who waits sees who has ended.
+    load: AtomicU64,
+    /// How it has behaved lately.
+    pub conduct: Conduct,
+    /// Sessions bound to it that were seen lately; there once the first was.
+    bound: OnceLock<Box<Distinct>>,
     /// Sessions bound to this target that wait for it because it is full.
     pub line: Line,
     /// Counters, one lane for each worker.
@@ -65,7 +72,9 @@ impl TargetState {
             zone,
             address,
             name,
-            in_flight: AtomicU32::new(0),
+            load: AtomicU64::new(0),
+            conduct: Conduct::default(),
+            bound: OnceLock::new(),
             line: Line::default(),
             lanes: Lanes::new(workers),
         }
@@ -73,18 +82,30 @@ impl TargetState {
 
     /// Requests in flight.
     pub fn in_flight(&self) -> u32 {
-        self.in_flight.load(SeqCst)
+        self.load.load(SeqCst) as u32
+    }
+
+    /// Requests sent since the target last answered anything: a few for one that works, however many it works on; ever more
+    /// for one that hangs.
+    pub fn unanswered(&self) -> u32 {
+        (self.load.load(SeqCst) >> 32) as u32
     }
 
     /// Counts one more request in flight unless that would be more than `limit`, of which `reserved` places belong to
     /// requests that came earlier.
     pub fn begin(&self, limit: u32, reserved: u32) -> bool {
+        const ONE: u64 = 1 << 32 | 1;
         if limit == u32::MAX {
-            self.in_flight.fetch_add(1, SeqCst);
+            self.load.fetch_add(ONE, SeqCst);
             return true;
         }
         let limit = limit.saturating_sub(reserved);
-        self.in_flight.try_update(SeqCst, SeqCst, |now| (now < limit).then_some(now + 1)).is_ok()
+        self.load.try_update(SeqCst, SeqCst, |now| ((now as u32) < limit).then_some(now + ONE)).is_ok()
+    }
+
+    /// The target has answered something.
+    pub fn answered(&self) {
+        self.load.fetch_and(u64::from(u32::MAX), SeqCst);
     }
 
     /// Whether one more request would begin; `reserved` as for [`TargetState::begin`].
@@ -94,7 +115,17 @@ impl TargetState {
 
     /// Counts one request less.
     pub fn end(&self) {
-        self.in_flight.fetch_sub(1, SeqCst);
+        self.load.fetch_sub(1, SeqCst);
+    }
+
+    /// A request of a session that is bound to this target was here at `now`, in seconds since 1970.
+    pub fn see_bound(&self, session: u64, now: u32) {
+        self.bound.get_or_init(Box::default).see(session, now);
+    }
+
+    /// The sessions bound to this target that were seen lately; `None` before the first.
+    pub fn bound(&self) -> Option<&Distinct> {
+        self.bound.get().map(Box::as_ref)
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) enum ProxyError {
     ClientGone,
     /// No target takes requests, and none did within the queue's deadline.
     NoTarget,
+    /// The pool has as many requests in flight as it may.
+    Overloaded,
     /// Every target is full and so is the queue.
     QueueFull,
     /// Every target stayed full for the queue's deadline.
@@ -86,7 +88,7 @@ impl ProxyError {
                 "no_target",
                 "The service is not available. Please try again.",
             ),
-            Self::QueueFull | Self::QueueTimeout => {
+            Self::Overloaded | Self::QueueFull | Self::QueueTimeout => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The service is busy. Please try again.")
             }
             Self::Target { failure: Failure::FirstByteTimeout | Failure::ConnectTimeout, .. } => {

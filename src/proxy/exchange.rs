@@ -12,19 +12,19 @@ use std::time::Instant;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Version};
 
-use super::balance::{Choice, Pick};
+use super::balance::{self, Choice, Pick};
 use super::body::{Answer, Body, RequestBody};
 use super::error::ProxyError;
 use super::http1::Inform;
-use super::plan::Plan;
 use super::request::Head;
 use super::retry::{Again, Retries};
-use super::session::{self, Bond};
+use super::session;
+use super::stickiness::{Landed, Session};
 use super::upstream::{self, Attempt, Failed, InFlight, Upload};
 use super::worker::{PoolWorker, View};
 use super::{Worker, headers};
-use crate::config::{self, Action, StickinessMode, WeightedPool};
-use crate::pool::{Refusal, Verdict};
+use crate::config::{self, Action, Balance, StickinessMode};
+use crate::pool::Refusal;
 
 /// The client of a connection.
 pub(crate) struct Peer {
@@ -95,9 +95,14 @@ async fn forward(
         Some(Action::Respond(respond)) => return Ok(responded(respond)),
         None => return Err(ProxyError::Refused(Refusal::NoRoute)),
     };
-    let session = read_session(worker, plan, pools, head);
+    let session = Session::read(worker, plan, pools, head);
     let pool = plan.pool(session.pool);
     *record = Some(Record::start(pool));
+    if pool.config.max_requests.is_some_and(|most| pool.shared.live() > most) {
+        pool.lane().overloaded.bump();
+        return Err(ProxyError::Overloaded);
+    }
+    let key = balance::key(&pool.config.balance, head, source);
     let secure = peer.origin.is_secure(&head.headers);
     for choice in pools {
         let stickiness = &plan.config.pools[choice.pool].stickiness;
@@ -108,19 +113,11 @@ async fn forward(
     headers::forward(&peer.origin, &plan.config.forwarding, head, id, &worker.random);
 
     let upload = Upload::new(body, pool.config.retry.max_body);
-    let (mut answer, landed) =
-        attempts(worker, pool, inform, head, upload, session.bond.as_ref(), id).await?;
+    let (mut answer, landed) = attempts(worker, pool, inform, head, upload, &session, key, id).await?;
 
     headers::backward(&plan.config.forwarding, answer.version, &mut answer.headers);
     session.stamp(worker, plan, pool, &landed, secure, &mut answer.headers);
     Ok(answer)
-}
-
-/// Where a request was answered.
-struct Landed {
-    view: Rc<View>,
-    index: usize,
-    rehomed: bool,
 }
 
 /// Pick, send, try again: until a target answers, or nothing is left to do.
@@ -130,7 +127,8 @@ async fn attempts(
     inform: &Inform<'_>,
     head: &Head,
     mut upload: Upload,
-    bond: Option<&Bond>,
+    session: &Session,
+    key: Option<u64>,
     id: &HeaderValue,
 ) -> Result<(Answer, Landed), ProxyError> {
     let shared = &pool.shared;
@@ -139,7 +137,7 @@ async fn attempts(
     let mut view = pool.view();
     let mut last_error = None;
     loop {
-        let (index, rehomed) = match pick(worker, pool, &view, bond, &retries, &patience) {
+        let (index, rehomed) = match pick(worker, pool, &view, session, key, &retries, &patience) {
             Pick::Target { index, rehomed } => (index, rehomed),
             full_or_none => {
                 // One round has failed everywhere: wait for the pool to change, then look again with open eyes.
@@ -157,7 +155,8 @@ async fn attempts(
         let upstream = view.upstreams[index].clone();
         let in_flight = InFlight::begun(shared, &target.state);
         let timeouts = &pool.config.timeouts;
-        let attempt = Attempt { worker, upstream, timeouts, head, inform };
+        let learns_latency = pool.config.balance == Balance::PeakEwma;
+        let attempt = Attempt { worker, upstream, timeouts, learns_latency, head, inform };
         match upstream::send(&attempt, upload, in_flight).await {
             Ok(arrived) => {
                 let again = retries.after_status(&view.snapshot, index, arrived.status(), arrived.upload());
@@ -189,21 +188,24 @@ fn pick(
     worker: &Worker,
     pool: &PoolWorker,
     view: &View,
-    bond: Option<&Bond>,
+    session: &Session,
+    key: Option<u64>,
     retries: &Retries,
     patience: &Patience<'_>,
 ) -> Pick {
     let choice = Choice {
         snapshot: &view.snapshot,
-        balance: pool.config.balance,
-        bond,
+        balance: &pool.config.balance,
+        key,
+        bond: session.bond.as_ref(),
+        may_return: session.may_return,
         tried: &retries.tried,
         ahead: if patience.is_waiting() { 0 } else { pool.shared.queue.line.waiting() as u32 },
     };
     // Only picks without a session take a turn: an even number of requests per session would else send every new
     // session to the same of two targets.
     let random = worker.random.next();
-    let turn = if bond.is_none() { pool.turn() } else { random as usize };
+    let turn = if session.bond.is_none() { pool.turn() } else { random as usize };
     choice.pick(turn, random)
 }
 
@@ -276,96 +278,6 @@ impl<'a> Patience<'a> {
         let nap = if why == Pick::NoneLeft { left.min(LOOK_AGAIN) } else { left };
         let _ = self.deadline.limit(nap, turn).await;
         Ok(())
-    }
-}
-
-/// A request's session, as its cookie tells.
-struct Session {
-    /// Index of the pool that serves the request.
-    pool: usize,
-    enabled: bool,
-    bond: Option<Bond>,
-}
-
-/// Reads the session cookie. Of a weighted route, the pool whose cookie it is serves the request; without a session the
-/// weights decide.
-fn read_session(worker: &Worker, plan: &Plan, pools: &[WeightedPool], head: &Head) -> Session {
-    let now = worker.deadlines.unix_seconds();
-    let mut worst = Verdict::None;
-    for choice in pools {
-        let config = &plan.config.pools[choice.pool];
-        if config.stickiness.mode == StickinessMode::Off {
-            continue;
-        }
-        for text in session::find(&head.headers, &config.stickiness.cookie) {
-            let opened = worker.opened.open(&plan.config, choice.pool, text);
-            let verdict =
-                opened.map_or_else(|verdict| verdict, |bond| session::judge(&bond, &config.stickiness, now));
-            if let (Verdict::Valid, Ok(bond)) = (verdict, opened) {
-                plan.pool(choice.pool).lane().verdicts[Verdict::Valid as usize].bump();
-                return Session { pool: choice.pool, enabled: true, bond: Some(bond) };
-            }
-            // The cookie of another pool of this route says nothing, and looks forged.
-            if matches!(worst, Verdict::None | Verdict::Forged) {
-                worst = verdict;
-            }
-        }
-    }
-    let pool = draw(pools, worker.random.next());
-    let enabled = plan.config.pools[pool].stickiness.mode != StickinessMode::Off;
-    if enabled {
-        plan.pool(pool).lane().verdicts[worst as usize].bump();
-    }
-    Session { pool, enabled, bond: None }
-}
-
-/// A pool by weight.
-fn draw(pools: &[WeightedPool], random: u64) -> usize {
-    if let [only] = pools {
-        return only.pool;
-    }
-    let total: u64 = pools.iter().map(|choice| u64::from(choice.weight)).sum();
-    let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-    for choice in pools {
-        match at.checked_sub(u64::from(choice.weight)) {
-            Some(left) => at = left,
-            None => return choice.pool,
-        }
-    }
-    pools[0].pool
-}
-
-impl Session {
-    /// Tells the client its bond when it is new, has moved, or was last told long ago.
-    fn stamp(
-        self,
-        worker: &Worker,
-        plan: &Plan,
-        pool: &PoolWorker,
-        landed: &Landed,
-        secure: bool,
-        headers: &mut HeaderMap,
-    ) {
-        if !self.enabled {
-            return;
-        }
-        let now = worker.deadlines.unix_seconds();
-        let seen = u32::try_from(now).unwrap_or(u32::MAX);
-        let target = landed.view.snapshot.targets[landed.index].state.id;
-        let bond = match self.bond {
-            None => Bond { target, session: worker.random.next(), born: seen, seen },
-            Some(bond) if landed.rehomed => {
-                pool.lane().rehomed.bump();
-                Bond { target, seen, ..bond }
-            }
-            Some(bond) if session::is_stale(&bond, &pool.config.stickiness, now) => Bond { seen, ..bond },
-            Some(_) => return,
-        };
-        let text =
-            session::seal(&plan.config.session_keys.ring, &pool.config.name, &bond, worker.random.nonce());
-        if let Some(value) = pool.cookie.set_cookie(&text, secure) {
-            headers.append(header::SET_COOKIE, value);
-        }
     }
 }
 

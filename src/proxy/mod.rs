@@ -23,6 +23,7 @@ pub mod request;
 mod retry;
 pub mod route;
 pub mod session;
+mod stickiness;
 mod tcp_info;
 mod upgrade;
 mod upstream;

@@ -1,10 +1,10 @@
 //! The session cookie: find it among others, open it, judge it, seal it, hide it from the target.
 //!
 //! ```text
-//! value = base64url( version 1 · key id 4 · nonce 12 · AES-256-GCM-SIV{ target 8 · session 8 · born 4 · seen 4 } · tag 16 )
+//! value = base64url( version 1 · key id 4 · nonce 12 · AES-256-GCM-SIV{ target 8 · home 8 · session 8 · born 4 · seen 4 } · tag 16 )
 //! ```
 //!
-//! 57 bytes, 76 characters, no padding and no slack bits: there is exactly one text for one value. The pool's name is
+//! 65 bytes, 87 characters without padding; the two bits left over are zero, so there is exactly one text for one value. The pool's name is
 //! bound in as associated data. Everything a node needs is in the cookie and the key ring, so nothing is stored per session
 //! and any node with the same keys honours it. Where a session goes when its target cannot keep it is not decided here:
 //! see `balance`.
@@ -21,17 +21,19 @@ use crate::pool::{TargetId, Verdict};
 
 const VERSION: u8 = 1;
 const NONCE: usize = 12;
-const SEALED: usize = 24;
+const SEALED: usize = 32;
 const TAG: usize = 16;
 const RAW: usize = 1 + 4 + NONCE + SEALED + TAG;
 /// Length of a cookie's value.
-pub const TEXT: usize = RAW.div_ceil(3) * 4;
+pub const TEXT: usize = (RAW * 4).div_ceil(3);
 
 /// A session and the target it is bound to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bond {
     /// Where its requests go.
     pub target: TargetId,
+    /// The target it was bound to first; another than `target` when it has moved.
+    pub home: TargetId,
     /// Which session it is; drawn at random at its birth, kept when it moves.
     pub session: u64,
     /// When it began, in seconds since 1970.
@@ -58,9 +60,10 @@ pub fn open(ring: &KeyRing, pool: &str, text: &[u8]) -> Result<Bond, Verdict> {
         |from: usize, to: usize| plain[from..to].iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
     Ok(Bond {
         target: TargetId(number(0, 8)),
-        session: number(8, 16),
-        born: number(16, 20) as u32,
-        seen: number(20, 24) as u32,
+        home: TargetId(number(8, 16)),
+        session: number(16, 24),
+        born: number(24, 28) as u32,
+        seen: number(28, 32) as u32,
     })
 }
 
@@ -74,9 +77,10 @@ pub fn seal(ring: &KeyRing, pool: &str, bond: &Bond, nonce: [u8; NONCE]) -> [u8;
     let (_, sealed) = raw.split_at_mut(17);
     let (plain, tag) = sealed.split_at_mut(SEALED);
     plain[..8].copy_from_slice(&bond.target.0.to_be_bytes());
-    plain[8..16].copy_from_slice(&bond.session.to_be_bytes());
-    plain[16..20].copy_from_slice(&bond.born.to_be_bytes());
-    plain[20..].copy_from_slice(&bond.seen.to_be_bytes());
+    plain[8..16].copy_from_slice(&bond.home.0.to_be_bytes());
+    plain[16..24].copy_from_slice(&bond.session.to_be_bytes());
+    plain[24..28].copy_from_slice(&bond.born.to_be_bytes());
+    plain[28..].copy_from_slice(&bond.seen.to_be_bytes());
     let nonce = Nonce::assume_unique_for_key(nonce);
     if let Ok(sum) = key.aead.seal_in_place_separate_tag(nonce, Aad::from(pool.as_bytes()), plain) {
         tag.copy_from_slice(sum.as_ref());
@@ -156,6 +160,43 @@ fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
 }
 
+/// What an answer does with the application's own session cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ApplicationCookie {
+    /// Nothing.
+    Absent,
+    /// It begins, or goes on.
+    Set,
+    /// It ends.
+    Deleted,
+}
+
+/// What an answer with these fields does with the cookie called `name`; the last word counts, as with browsers.
+pub fn application_cookie(headers: &HeaderMap, name: &str) -> ApplicationCookie {
+    let fields = headers.get_all(header::SET_COOKIE).iter().rev();
+    let value = |field: &HeaderValue| -> Option<ApplicationCookie> {
+        let mut parts = pairs(field.as_bytes());
+        let value = value_of(parts.next()?, name)?;
+        let ended = value.is_empty() || parts.any(is_over);
+        Some(if ended { ApplicationCookie::Deleted } else { ApplicationCookie::Set })
+    };
+    fields.filter_map(|field| value(field)).next().unwrap_or(ApplicationCookie::Absent)
+}
+
+/// Whether this attribute of `Set-Cookie` deletes the cookie.
+fn is_over(attribute: &[u8]) -> bool {
+    let Some((name, value)) = std::str::from_utf8(attribute).ok().and_then(|text| text.split_once('='))
+    else {
+        return false;
+    };
+    let (name, value) = (name.trim(), value.trim());
+    if name.eq_ignore_ascii_case("max-age") {
+        return value.parse::<i64>().is_ok_and(|seconds| seconds <= 0);
+    }
+    name.eq_ignore_ascii_case("expires")
+        && httpdate::parse_http_date(value).is_ok_and(|at| at <= std::time::SystemTime::now())
+}
+
 /// Cookies that were opened lately, so that a shopper's next request costs a comparison instead of a decryption.
 ///
 /// A fixed table: each text has one place, found by a part of it that is as good as random, and the newest stays. What is
@@ -224,6 +265,13 @@ impl CookieForm {
             after: plain.into_bytes().into(),
             after_secure: over_tls.into_bytes().into(),
         }
+    }
+
+    /// The field's value that ends the cookie.
+    pub(crate) fn deletion(&self, secure: bool) -> Option<HeaderValue> {
+        let after = if secure { &self.after_secure } else { &self.after };
+        let value = [&self.before, &b"; Max-Age=0"[..], after].concat();
+        HeaderValue::from_maybe_shared(bytes::Bytes::from(value)).ok()
     }
 
     /// The field's value for this cookie. `secure`: the client's connection is encrypted.

@@ -5,13 +5,16 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 fn bond() -> Bond {
-    Bond { target: TargetId(0x0123_4567_89ab_cdef), session: 42, born: 1_800_000_000, seen: 1_800_000_100 }
+    let (target, home) = (TargetId(0x0123_4567_89ab_cdef), TargetId(9));
+    Bond { target, home, session: 42, born: 1_800_000_000, seen: 1_800_000_100 }
 }
 
 fn stickiness(idle: u64, absolute: Option<u64>) -> config::Stickiness {
     config::Stickiness {
         mode: config::StickinessMode::LbCookie,
         cookie: "SELVEDGE".into(),
+        application_cookie: "".into(),
+        failback: config::Failback::Never,
         idle: Duration::from_secs(idle),
         absolute: absolute.map(Duration::from_secs),
         same_site: SameSite::Lax,
@@ -99,7 +102,7 @@ proptest! {
     #[test]
     fn every_bond_survives_sealing(target: u64, session: u64, born: u32, seen: u32, nonce: [u8; 12], pool in ".{0,40}") {
         let ring = KeyRing::generate();
-        let bond = Bond { target: TargetId(target), session, born, seen };
+        let bond = Bond { target: TargetId(target), home: TargetId(target.wrapping_add(1)), session, born, seen };
         prop_assert_eq!(open(&ring, &pool, &seal(&ring, &pool, &bond, nonce)), Ok(bond));
     }
 

@@ -139,7 +139,10 @@ impl Worker {
                 tracing::debug!(request = id, reason = refusal.as_str(), "request refused");
             }
             ProxyError::ClientGone => tracing::debug!(request = id, "client left"),
-            ProxyError::NoTarget | ProxyError::QueueFull | ProxyError::QueueTimeout => {
+            ProxyError::NoTarget
+            | ProxyError::Overloaded
+            | ProxyError::QueueFull
+            | ProxyError::QueueTimeout => {
                 tracing::debug!(request = id, "no target: {error:?}");
             }
             ProxyError::Target { failure, target, why } => {

@@ -10,6 +10,7 @@ mod routes;
 mod secrets;
 mod stickiness;
 mod warnings;
+mod zones;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -39,7 +40,7 @@ pub(super) fn load(path: &Path, overrides: &Overrides) -> Result<Config, ConfigE
 /// Compiles `text`; files it names are looked up from `folder`.
 fn compile(text: &str, folder: &Path, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
     let (file, problems) = file::parse(text).map_err(|syntax| vec![syntax])?;
-    let mut compiler = Compiler { folder, problems, warnings: Vec::new() };
+    let mut compiler = Compiler { folder, has_zone: false, problems, warnings: Vec::new() };
     let config = compiler.config(file, overrides);
     let problems = compiler.problems.into_sorted();
     if problems.is_empty() { Ok(Config { warnings: compiler.warnings, ..config }) } else { Err(problems) }
@@ -49,6 +50,8 @@ fn compile(text: &str, folder: &Path, overrides: &Overrides) -> Result<Config, V
 struct Compiler<'a> {
     /// Where the configuration file is: relative paths in it start there.
     folder: &'a Path,
+    /// Whether it is known where the node stands.
+    has_zone: bool,
     problems: Problems,
     warnings: Vec<String>,
 }
@@ -56,6 +59,7 @@ struct Compiler<'a> {
 impl Compiler<'_> {
     fn config(&mut self, file: FileConfig, overrides: &Overrides) -> Config {
         let zone = self.zone(file.zone, overrides);
+        self.has_zone = zone.is_some();
         let workers = self.workers(file.workers);
         let listeners = self.listeners(file.listener);
         let (names, pools) = self.pools(file.pool, &listeners);

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use super::{Compiler, DAY, STAND_IN, millis, seconds};
-use crate::config::file::{self, At, Field, Name, Named, OrOff, Place, ProbeType, Statuses, Text as _};
+use crate::config::file::{
+    self, At, BalanceName, Field, HashOn, Name, Named, OrOff, Place, ProbeType, Statuses, Text as _,
+};
 use crate::config::units::{Percent, Quantity as _, Size};
 use crate::config::{
-    Balance, Health, Listener, Pool, Probe, Queue, Retry, StaticTarget, Timeouts, UpstreamKeepAlive,
-    ZoneMode, ZoneName, Zones,
+    Balance, Drain, Health, HealthDrain, Listener, Outlier, Pool, Probe, Queue, Retry, StaticTarget,
+    Timeouts, UpstreamKeepAlive, ZoneName,
 };
 
 const MS: Duration = millis(1);
@@ -37,20 +39,61 @@ impl Compiler<'_> {
         }
         Pool {
             name: name.0,
-            balance: file.balance.or(Balance::LeastOutstanding),
+            balance: self.balance(file.balance, file.hash_on, place),
+            slow_start: self.within(file.slow_start, Duration::ZERO, Duration::ZERO..=seconds(3600)),
+            max_requests: self.number_or_off(file.max_requests, i64::MAX).map(|number| number as u64),
             stickiness: self.stickiness(file.stickiness),
-            zones: self.zones(file.zones.or_default()),
+            zones: self.zones(file.zones.or_default(), place),
             health: self.health(file.health.or_default()),
             timeouts: self.timeouts(file.timeouts.or_default()),
             queue: self.queue(file.queue.or_default()),
             retry: self.retry(file.retry.or_default()),
             keep_alive: self.upstream_keep_alive(file.keep_alive.or_default()),
+            outlier: self.outlier(file.outlier.or_default()),
+            drain: self.drain(file.drain.or_default()),
             targets: self.targets(file.target.or(Vec::new()), listeners),
         }
     }
 
-    fn zones(&mut self, file: file::Zones) -> Zones {
-        Zones { mode: file.mode.or(ZoneMode::Even), panic: self.share(file.panic, 0.5) }
+    fn balance(&mut self, name: Field<BalanceName>, hash_on: Field<HashOn>, pool: &Place) -> Balance {
+        let place = name.peek().map(|at| at.place.clone());
+        match (name.or(BalanceName::LeastOutstanding), hash_on) {
+            (BalanceName::Hash, Field::Given(at)) => return Balance::Hash(at.value.0),
+            (BalanceName::Hash, Field::Absent) => {
+                let hint = "write what to hash: \"header:NAME\", \"cookie:NAME\", \"path\" or \"source\"";
+                let at = place.unwrap_or_else(|| pool.clone());
+                self.problems.add(&Place { line: at.line, ..pool.key("hash_on") }, "is missing", hint);
+            }
+            (_, Field::Given(at)) => {
+                let hint = "remove it, or write balance = \"hash\"";
+                self.problems.add(&at.place, "has a meaning only when balance = \"hash\"", hint);
+            }
+            (BalanceName::RoundRobin, _) => return Balance::RoundRobin,
+            (BalanceName::PeakEwma, _) => return Balance::PeakEwma,
+            _ => {}
+        }
+        Balance::LeastOutstanding
+    }
+
+    fn outlier(&mut self, file: file::Outlier) -> Outlier {
+        let ejection = self.within(file.ejection, seconds(30), millis(100)..=DAY);
+        let max_ejection = self.within(file.max_ejection, seconds(300).max(ejection), millis(100)..=DAY);
+        Outlier {
+            enabled: file.enabled.or(true),
+            consecutive: self.within(file.consecutive, 5, 1..=1000) as u32,
+            window: self.within(file.window, seconds(10), seconds(1)..=seconds(600)),
+            min_requests: self.within(file.min_requests, 20, 1..=1_000_000) as u32,
+            failures: self.within(file.failures, Percent(0.5), Percent(0.01)..=Percent(1.0)).0,
+            latency: self.factor_or_off(file.latency, 5.0),
+            ejection,
+            max_ejection: max_ejection.max(ejection),
+            max_ejected: self.share(file.max_ejected, 0.5),
+        }
+    }
+
+    fn drain(&mut self, file: file::Drain) -> Drain {
+        let deadline = self.within(file.deadline, seconds(300), Duration::ZERO..=7 * DAY);
+        Drain { deadline, quiet: self.within(file.quiet, seconds(60), seconds(1)..=DAY) }
     }
 
     fn health(&mut self, file: file::Health) -> Health {
@@ -74,6 +117,7 @@ impl Compiler<'_> {
             healthy: self.within(file.healthy, 2, 1..=100) as u32,
             unhealthy: self.within(file.unhealthy, 2, 1..=100) as u32,
             port,
+            drain: file.drain.or(HealthDrain::Header),
         }
     }
 
@@ -139,7 +183,7 @@ impl Compiler<'_> {
             budget: self.share(file.budget, 0.2),
             budget_min: self.within(file.budget_min, 3, 0..=1_000_000) as u32,
             max_body: self.within(file.max_body, Size(64 << 10), Size(0)..=Size(16 << 20)).0 as usize,
-            statuses: statuses.unwrap_or_else(|| vec![502..=504]),
+            statuses: statuses.unwrap_or_else(|| vec![500..=500, 502..=504]),
         }
     }
 
@@ -170,18 +214,34 @@ impl Compiler<'_> {
         }
         let zone = file.zone.given().map_or_else(|| ZoneName::from("-"), |at| at.value.0);
         let weight = self.within(file.weight, 1, 0..=256) as u32;
-        let max_connections = match file.max_connections.given() {
-            Some(At { value: OrOff::On(number), place }) => {
-                let most = i64::from(u32::MAX - 1);
-                Some(self.within(Field::Given(At { value: number, place }), 1, 1..=most) as u32)
-            }
-            _ => None,
-        };
+        let most = i64::from(u32::MAX - 1);
+        let max_connections = self.number_or_off(file.max_connections, most).map(|number| number as u32);
         StaticTarget { address: file.address.or(STAND_IN), zone, weight, max_connections }
     }
 
+    /// A number of at least one, or none.
+    fn number_or_off(&mut self, field: Field<OrOff<i64>>, most: i64) -> Option<i64> {
+        match field.given() {
+            Some(At { value: OrOff::On(number), place }) => {
+                Some(self.within(Field::Given(At { value: number, place }), 1, 1..=most))
+            }
+            _ => None,
+        }
+    }
+
+    /// A factor above one, or none.
+    pub(super) fn factor_or_off(&mut self, field: Field<OrOff<f64>>, default: f64) -> Option<f64> {
+        match field.given() {
+            Some(At { value: OrOff::Off, .. }) => None,
+            Some(At { value: OrOff::On(number), place }) => {
+                Some(self.within(Field::Given(At { value: number, place }), default, 1.1..=1000.0))
+            }
+            None => Some(default),
+        }
+    }
+
     /// A share of at most the whole.
-    fn share(&mut self, field: Field<Percent>, default: f64) -> f64 {
+    pub(super) fn share(&mut self, field: Field<Percent>, default: f64) -> f64 {
         self.within(field, Percent(default), Percent(0.0)..=Percent(1.0)).0
     }
 }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{Compiler, DAY, seconds};
-use crate::config::file::{self, At, Failback, Field, OrOff};
+use crate::config::file::{self, At, Field, OrOff};
 use crate::config::units::Quantity as _;
-use crate::config::{SameSite, Secure, Stickiness, StickinessMode};
+use crate::config::{Failback, SameSite, Secure, Stickiness, StickinessMode};
 
 impl Compiler<'_> {
     pub(super) fn stickiness(&mut self, field: Field<file::Stickiness>) -> Stickiness {
@@ -15,13 +15,16 @@ impl Compiler<'_> {
             let hint = "write mode = \"lb_cookie\", or mode = \"off\"";
             self.problems.add(&place.key("mode"), "is missing", hint);
         }
+        let table = field.peek().map(|at| at.place.clone()).unwrap_or_default();
         let file = field.or_default();
         self.cookie_is_accepted_by_browsers(&file);
-        // The only choice that is built; named here so that the next one cannot be overlooked.
-        let Failback::Never = file.failback.or(Failback::Never);
+        let mode = file.mode.peek().map_or(StickinessMode::Off, |at| at.value);
+        self.application_cookie_fits(mode, &file, &table);
         let idle = self.within(file.idle, DAY, seconds(1)..=7 * DAY);
         Stickiness {
-            mode: file.mode.or(StickinessMode::Off),
+            mode,
+            application_cookie: file.application_cookie.given().map_or_else(|| "".into(), |at| at.value.0),
+            failback: file.failback.or(Failback::Never),
             cookie: file.cookie.given().map_or_else(|| "SELVEDGE".into(), |at| at.value.0),
             idle,
             absolute: self.absolute(file.absolute, idle),
@@ -29,6 +32,31 @@ impl Compiler<'_> {
             secure: file.secure.or(Secure::Auto),
             partitioned: file.partitioned.or(false),
             domain: file.domain.given().map(|at| at.value.0),
+        }
+    }
+
+    fn application_cookie_fits(
+        &mut self,
+        mode: StickinessMode,
+        file: &file::Stickiness,
+        table: &file::Place,
+    ) {
+        match (mode, &file.application_cookie) {
+            (StickinessMode::AppCookie, Field::Absent) => {
+                let hint = "write the name of the application's own session cookie, such as \"sid\"";
+                self.problems.add(&table.key("application_cookie"), "is missing", hint);
+            }
+            (StickinessMode::Off | StickinessMode::LbCookie, Field::Given(At { place, .. })) => {
+                let hint = "remove it, or write mode = \"app_cookie\"";
+                self.problems.add(place, "has a meaning only when mode = \"app_cookie\"", hint);
+            }
+            _ => {}
+        }
+        if let (Some(own), Some(theirs)) = (file.cookie.peek(), file.application_cookie.peek())
+            && own.value.0 == theirs.value.0
+        {
+            let what = "is the balancer's own cookie, which the application never sees";
+            self.problems.add(&theirs.place, what, "write the name of the application's cookie");
         }
     }
 

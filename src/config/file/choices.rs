@@ -1,10 +1,10 @@
-//! Words that choose one of a closed set, and those that a later version will know.
+//! Words that choose one of a closed set.
 
 use tracing::Level;
 
 use super::document::{Wrong, nearest, quoted};
 use super::values::Text;
-use crate::config::{Balance, LogFormat, SameSite, Secure, StickinessMode, ZoneMode};
+use crate::config::{Failback, HealthDrain, LogFormat, SameSite, Secure, StickinessMode, ZoneMode};
 
 /// `health.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,10 +13,13 @@ pub(in crate::config) enum ProbeType {
     Tcp,
 }
 
-/// `stickiness.failback`. Only one is built, so nothing of it is left in the checked configuration.
+/// `balance`; what `hash` is computed from stands in another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::config) enum Failback {
-    Never,
+pub(in crate::config) enum BalanceName {
+    RoundRobin,
+    LeastOutstanding,
+    PeakEwma,
+    Hash,
 }
 
 /// `redirect.scheme`.
@@ -27,7 +30,7 @@ pub(in crate::config) enum Scheme {
 }
 
 macro_rules! choices {
-    ($(choice $type:ty { $first:literal => $first_value:expr, $($word:literal => $value:expr,)* } $(later { $($later:literal),+ })?)+) => {$(
+    ($(choice $type:ty { $first:literal => $first_value:expr, $($word:literal => $value:expr,)* })+) => {$(
         impl Text for $type {
             const KIND: &'static str = "one of the choices here";
             const WRITE: &'static str = concat!("write \"", $first, "\"" $(, " or \"", $word, "\"")*);
@@ -36,10 +39,6 @@ macro_rules! choices {
                 match text {
                     $first => return Ok($first_value),
                     $($word => return Ok($value),)*
-                    $($($later)|+ => {
-                        let what = format!("{text:?} is not supported by this version");
-                        return Err(Wrong::new(what, Self::WRITE));
-                    })?
                     _ => {}
                 }
                 match nearest(text, &[$first $(, $word)*]) {
@@ -55,19 +54,30 @@ macro_rules! choices {
 }
 
 choices! {
-    choice Balance {
+    choice BalanceName {
         "round_robin" => Self::RoundRobin,
         "least_outstanding" => Self::LeastOutstanding,
-    } later { "peak_ewma", "hash" }
+        "peak_ewma" => Self::PeakEwma,
+        "hash" => Self::Hash,
+    }
 
     choice StickinessMode {
         "off" => Self::Off,
         "lb_cookie" => Self::LbCookie,
-    } later { "app_cookie" }
+        "app_cookie" => Self::AppCookie,
+    }
 
     choice Failback {
         "never" => Self::Never,
-    } later { "idle", "always" }
+        "idle" => Self::Idle,
+        "always" => Self::Always,
+    }
+
+    choice HealthDrain {
+        "header" => Self::Header,
+        "404" => Self::NotFound,
+        "off" => Self::Off,
+    }
 
     choice SameSite {
         "strict" => Self::Strict,
@@ -83,7 +93,9 @@ choices! {
 
     choice ZoneMode {
         "even" => Self::Even,
-    } later { "local", "spill" }
+        "local" => Self::Local,
+        "spill" => Self::Spill,
+    }
 
     choice ProbeType {
         "http" => Self::Http,

@@ -17,12 +17,15 @@ use tracing::Level;
 
 use super::units::{Percent, Size};
 use super::{
-    AdminAddress, Balance, HostPattern, LogFormat, Problem, SameSite, Secure, StickinessMode, ZoneMode,
+    AdminAddress, Failback, HealthDrain, HostPattern, LogFormat, Problem, SameSite, Secure, StickinessMode,
+    ZoneMode,
 };
-pub(super) use choices::{Failback, ProbeType, Scheme};
+pub(super) use choices::{BalanceName, ProbeType, Scheme};
 pub(super) use document::{At, Field, Named, Place, Problems, nearest, quoted};
 use document::{Entries, FromToml, Reader};
-pub(super) use values::{Authority, CookieName, HostName, Name, OrAuto, OrOff, Statuses, Text, UriPath};
+pub(super) use values::{
+    Authority, CookieName, HashOn, HostName, Name, OrAuto, OrOff, OrShare, Rate, Statuses, Text, UriPath,
+};
 
 /// Reads the text of a configuration file. Problems come with whatever could be read in spite of them; only a syntax
 /// error leaves nothing to read.
@@ -149,7 +152,10 @@ tables! {
 
     /// `[pool.NAME]`
     table Pool {
-        balance: Balance,
+        balance: BalanceName,
+        hash_on: HashOn,
+        slow_start: Duration,
+        max_requests: OrOff<i64>,
         stickiness: Stickiness,
         zones: Zones,
         health: Health,
@@ -157,6 +163,8 @@ tables! {
         queue: Queue,
         retry: Retry,
         keep_alive: KeepAlive,
+        outlier: Outlier,
+        drain: Drain,
         target: Vec<At<Target>>,
     } later { discover }
 
@@ -164,6 +172,7 @@ tables! {
     table Stickiness {
         mode: StickinessMode,
         cookie: CookieName,
+        application_cookie: CookieName,
         idle: Duration,
         absolute: OrOff<Duration>,
         failback: Failback,
@@ -176,8 +185,44 @@ tables! {
     /// `[pool.NAME.zones]`
     table Zones {
         mode: ZoneMode,
+        weights: Named<i64>,
+        overprovisioning: f64,
         panic: Percent,
-    } later { overprovisioning }
+        min_healthy: OrShare,
+        shift_capacity: Percent,
+        evacuate: Rate,
+        gray: GrayZone,
+    }
+
+    /// `[pool.NAME.zones.gray]`
+    table GrayZone {
+        enabled: bool,
+        window: Duration,
+        min_requests: i64,
+        failures: Percent,
+        latency: OrOff<f64>,
+        expiry: Duration,
+        trickle: Percent,
+    }
+
+    /// `[pool.NAME.outlier]`
+    table Outlier {
+        enabled: bool,
+        consecutive: i64,
+        window: Duration,
+        min_requests: i64,
+        failures: Percent,
+        latency: OrOff<f64>,
+        ejection: Duration,
+        max_ejection: Duration,
+        max_ejected: Percent,
+    }
+
+    /// `[pool.NAME.drain]`
+    table Drain {
+        deadline: Duration,
+        quiet: Duration,
+    }
 
     /// `[pool.NAME.health]`
     table Health {
@@ -191,6 +236,7 @@ tables! {
         healthy: i64,
         unhealthy: i64,
         port: i64,
+        drain: HealthDrain,
     }
 
     /// `[pool.NAME.timeouts]`
@@ -307,6 +353,9 @@ mod tests {
             ("pool.shop", Pool::KEYS),
             ("pool.shop.stickiness", Stickiness::KEYS),
             ("pool.shop.zones", Zones::KEYS),
+            ("pool.shop.zones.gray", GrayZone::KEYS),
+            ("pool.shop.outlier", Outlier::KEYS),
+            ("pool.shop.drain", Drain::KEYS),
             ("pool.shop.health", Health::KEYS),
             ("pool.shop.timeouts", Timeouts::KEYS),
             ("pool.shop.queue", Queue::KEYS),

@@ -12,7 +12,7 @@ use toml::de::DeValue;
 
 use super::document::{FromToml, Place, Reader, Wrong, quoted};
 use crate::config::units::{self, Percent, Size};
-use crate::config::{AdminAddress, HostPattern};
+use crate::config::{self, AdminAddress, HostPattern};
 
 /// Something that is written as text.
 pub(in crate::config) trait Text: Sized {
@@ -82,6 +82,14 @@ pub(in crate::config) struct Authority(pub(in crate::config) Box<str>);
 #[derive(Debug, Clone)]
 pub(in crate::config) struct UriPath(pub(in crate::config) Box<str>);
 
+/// What `balance = "hash"` is computed from.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct HashOn(pub(in crate::config) config::HashOn);
+
+/// A share of a pool's sessions for each second; everything at once without limit.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub(in crate::config) struct Rate(pub(in crate::config) f64);
+
 text! {
     String: "text", "write it in quotes", |text| Some(text.to_owned());
     Duration: "a duration", r#"write a number and a unit (ms, s, m, h, d), such as "500ms" or "5s""#,
@@ -108,6 +116,12 @@ text! {
         |text| is_host(text).then(|| Self(text.to_ascii_lowercase().into()));
     Authority: "a host", r#"write it such as "myclothes.test" or "myclothes.test:8443""#,
         |text| is_authority(text).then(|| Self(text.to_ascii_lowercase().into()));
+    HashOn: "something to hash", r#"write "header:NAME", "cookie:NAME", "path" or "source""#, parse_hash_on;
+    Rate: "a rate", r#"write "at_once", or a percentage for each second such as "5%/s""#,
+        |text| match text {
+            "at_once" => Some(Self(f64::INFINITY)),
+            _ => units::parse_percent(text.strip_suffix("/s")?).map(|share| Self(share.0)),
+        };
     UriPath: "a path", r#"write it with a leading "/", such as "/shop", and encode what is not plain ASCII"#,
         |text| is_path(text).then(|| Self(text.into()));
 }
@@ -141,6 +155,17 @@ impl Text for HostPattern {
 /// A range, or a single address as a range of one.
 fn parse_net(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| IpNet::from(address)))
+}
+
+fn parse_hash_on(text: &str) -> Option<HashOn> {
+    let on = match text.split_once(':') {
+        Some(("header", name)) => config::HashOn::Header(HeaderName::from_bytes(name.as_bytes()).ok()?),
+        Some(("cookie", name)) if is_token(name) => config::HashOn::Cookie(name.into()),
+        None if text == "path" => config::HashOn::Path,
+        None if text == "source" => config::HashOn::Source,
+        _ => return None,
+    };
+    Some(HashOn(on))
 }
 
 fn is_name(text: &str) -> bool {
@@ -197,6 +222,32 @@ impl FromToml for i64 {
 fn integer(value: &DeValue<'_>) -> Option<i64> {
     let DeValue::Integer(number) = value else { return None };
     i64::from_str_radix(number.as_str(), number.radix()).ok()
+}
+
+impl FromToml for f64 {
+    fn read(value: DeValue<'_>, place: &Place, reader: &mut Reader) -> Option<Self> {
+        let number = match &value {
+            DeValue::Float(number) => number.as_str().parse().ok().filter(|number: &f64| number.is_finite()),
+            whole => integer(whole).map(|number| number as f64),
+        };
+        number.or_else(|| reader.mismatch(place, &value, "a number", "write it such as 1.4, without quotes"))
+    }
+}
+
+/// A number of things, or a share of all of them.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::config) enum OrShare {
+    Number(i64),
+    Share(Percent),
+}
+
+impl FromToml for OrShare {
+    fn read(value: DeValue<'_>, place: &Place, reader: &mut Reader) -> Option<Self> {
+        match value {
+            DeValue::Integer(_) => i64::read(value, place, reader).map(Self::Number),
+            other => Percent::read(other, place, reader).map(Self::Share),
+        }
+    }
 }
 
 impl FromToml for Size {

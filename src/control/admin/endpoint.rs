@@ -28,6 +28,8 @@ pub(super) enum Endpoint {
         /// `zone/address`.
         target: String,
     },
+    /// `/v1/zones/{zone}/shift`
+    Shift(String),
 }
 
 impl Endpoint {
@@ -42,6 +44,9 @@ impl Endpoint {
             "/v1/pools" => return Some(Self::Pools),
             _ => {}
         }
+        if let Some(rest) = path.strip_prefix("/v1/zones/") {
+            return Some(Self::Shift(decode(rest.strip_suffix("/shift")?)?));
+        }
         let rest = path.strip_prefix("/v1/pools/")?;
         let Some((pool, rest)) = rest.split_once('/') else {
             return Some(Self::Pool(decode(rest)?));
@@ -54,6 +59,7 @@ impl Endpoint {
     pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::TargetState { .. } => "PUT",
+            Self::Shift(_) => "PUT, DELETE",
             _ => "GET, HEAD",
         }
     }
@@ -123,6 +129,8 @@ mod tests {
             "/v1/pools/%zz",
             "/v1/pools/%ff",
             "/v1/pools/%+1",
+            "/v1/zones/az-a",
+            "/v1/zones//shift",
         ] {
             assert_eq!(Endpoint::parse(path), None, "{path}");
         }

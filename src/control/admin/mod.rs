@@ -7,6 +7,7 @@
 //! It must keep answering when the node is in trouble, so everything is bounded: connections, their life, heads,
 //! bodies, and the time for one request. It shares the control thread with the checks, and does no work that waits.
 
+mod change;
 mod connection;
 mod dashboard;
 mod endpoint;
@@ -18,14 +19,13 @@ mod view;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::time::timeout;
 
 use super::{Control, metrics};
-use crate::pool::AdminState;
 use crate::telemetry::process::Process;
 use crate::telemetry::prometheus;
 pub(super) use connection::serve;
@@ -33,7 +33,7 @@ use endpoint::Endpoint;
 use guard::Guard;
 pub use listen::{AdminListener, BindError};
 use reply::{ApiError, JSON, Reply, TEXT, json, text};
-use view::{NodeView, PoolView, TargetView};
+use view::{NodeView, PoolView};
 
 /// For the whole of a request's body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -43,21 +43,6 @@ const BODY_MAX: usize = 64 * 1024;
 
 /// What the API is, for programs that write clients.
 const OPENAPI: &str = include_str!("openapi.json");
-
-/// Body of `PUT …/state`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct StateChange {
-    state: WantedState,
-}
-
-#[derive(Deserialize, Clone, Copy)]
-#[serde(rename_all = "lowercase")]
-enum WantedState {
-    Up,
-    Drain,
-    Down,
-}
 
 /// Answers one request.
 async fn answer(control: &Control, guard: &Guard, request: Request<Incoming>) -> Reply {
@@ -104,30 +89,11 @@ async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>
             Ok(json(StatusCode::OK, &PoolView::of(pool)))
         }
         Endpoint::TargetState { pool, target } => {
-            let StateChange { state } = read_json(request).await?;
-            set_state(control, &pool, &target, state)
+            change::set_state(control, &pool, &target, &read_json(request).await?)
         }
+        Endpoint::Shift(zone) if request.method() == Method::DELETE => change::restore(control, &zone),
+        Endpoint::Shift(zone) => change::shift(control, &zone, read_json(request).await?),
     }
-}
-
-fn set_state(control: &Control, pool: &str, target: &str, wanted: WantedState) -> Result<Reply, ApiError> {
-    let control = control.pool(pool).ok_or_else(|| unknown_pool(pool))?;
-    let wanted = match wanted {
-        WantedState::Up => AdminState::Up,
-        WantedState::Drain => AdminState::Drain,
-        WantedState::Down => AdminState::Down,
-    };
-    let unknown = || {
-        let message = format!("pool {pool} has no target {target:?}: GET /v1/pools/{pool} lists them");
-        ApiError::new(StatusCode::NOT_FOUND, "unknown_target", message)
-    };
-    if !control.set_admin(target, wanted) {
-        return Err(unknown());
-    }
-    let snapshot = control.pool().snapshot();
-    let targets = control.targets();
-    let target = targets.iter().find(|other| other.state.name == target).ok_or_else(unknown)?;
-    Ok(json(StatusCode::OK, &TargetView::of(target, &snapshot)))
 }
 
 fn unknown_pool(name: &str) -> ApiError {
@@ -143,7 +109,7 @@ async fn read_json<T: for<'de> Deserialize<'de>>(request: Request<Incoming>) -> 
     }
     let body = read_body(request.into_body()).await?;
     serde_json::from_slice(&body).map_err(|error| {
-        let message = format!("the body is not what it should be: {error}; write {{\"state\":\"drain\"}}");
+        let message = format!("the body is not what it should be: {error}; see /v1/openapi.json");
         ApiError::new(StatusCode::BAD_REQUEST, "bad_body", message)
     })
 }

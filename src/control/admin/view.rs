@@ -4,16 +4,17 @@
 //! last minute.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::config::{Balance, StickinessMode};
+use crate::config::{self, Balance, StickinessMode};
 use crate::control::membership::{PoolControl, Tended, admin_word, health_word};
 use crate::control::metrics::{CLASSES, count_zones};
+use crate::control::review::Decision;
 use crate::control::{Control, phase_word};
 use crate::pool::counters::{Counter, Distribution, Lanes};
-use crate::pool::{AdminState, Failure, HealthState, Snapshot, Status, Verdict};
+use crate::pool::{AdminState, Failure, HealthState, Snapshot, Status, Stay, Verdict};
 use crate::telemetry::time::rfc3339;
 
 /// `GET /v1/pools`.
@@ -66,6 +67,17 @@ pub(super) struct PoolView {
     duration_ms: Quantiles,
     targets: Vec<TargetView>,
     zones: Vec<ZoneView>,
+    /// What was decided lately about targets and zones, the newest first.
+    decisions: Vec<DecisionView>,
+}
+
+#[derive(Serialize)]
+struct DecisionView {
+    at: String,
+    /// Target or zone.
+    subject: String,
+    what: &'static str,
+    reason: String,
 }
 
 #[derive(Serialize)]
@@ -74,6 +86,14 @@ struct ZoneView {
     targets: u64,
     healthy: u64,
     requests: u64,
+    /// Part of the requests without a session that it gets now, in percent.
+    share: f64,
+    /// `"ok"`, `"shifted"` (by the operator), `"gray"` (taken out because it stood out) or `"failed"` (too few healthy
+    /// targets).
+    state: &'static str,
+    /// Until when it is out, and why.
+    until: Option<String>,
+    reason: Option<String>,
 }
 
 /// One target of a pool; the answer to a change of its state.
@@ -89,6 +109,12 @@ pub(super) struct TargetView {
     reason: String,
     takes_new: bool,
     keeps_bound: bool,
+    /// Part of its weight that counts now, in percent: less than 100 while it starts slowly or is on trial.
+    ramp: f64,
+    /// About how many sessions bound to it were seen in the last minutes.
+    sessions: u64,
+    /// It drains, and nothing is lost when it is switched off.
+    safe_to_remove: bool,
     admin: &'static str,
     health: &'static str,
     in_flight: u32,
@@ -166,17 +192,20 @@ impl PoolView {
             .iter()
             .map(|verdict| (verdict.as_str(), lanes.sum(|lane| &lane.verdicts[*verdict as usize])));
         let mut targets: Vec<_> =
-            control.targets().iter().map(|target| TargetView::of(target, &snapshot)).collect();
+            control.targets().iter().map(|target| TargetView::of(target, &snapshot, &config)).collect();
         targets.sort_by(|a, b| a.name.cmp(&b.name));
         Self {
             name: config.name.to_string(),
             balance: match config.balance {
                 Balance::RoundRobin => "round_robin",
                 Balance::LeastOutstanding => "least_outstanding",
+                Balance::PeakEwma => "peak_ewma",
+                Balance::Hash(_) => "hash",
             },
             stickiness: match config.stickiness.mode {
                 StickinessMode::Off => "off",
                 StickinessMode::LbCookie => "lb_cookie",
+                StickinessMode::AppCookie => "app_cookie",
             },
             panic: snapshot.panic,
             waiting: pool.queue.waiting(),
@@ -190,13 +219,15 @@ impl PoolView {
             verdicts: Named(verdicts.collect()),
             rehomed: lanes.sum(|lane| &lane.rehomed),
             duration_ms: Quantiles::of(&control.durations()),
-            zones: zones(control),
+            zones: zones(control, &snapshot),
             targets,
+            decisions: control.reviewed().decisions.iter().rev().map(DecisionView::of).collect(),
         }
     }
 }
 
-fn zones(control: &PoolControl) -> Vec<ZoneView> {
+fn zones(control: &PoolControl, snapshot: &Snapshot) -> Vec<ZoneView> {
+    let shares = snapshot.zone_shares();
     let mut requests: BTreeMap<_, u64> = BTreeMap::new();
     for target in control.targets().iter() {
         *requests.entry(target.state.zone.clone()).or_default() +=
@@ -204,18 +235,43 @@ fn zones(control: &PoolControl) -> Vec<ZoneView> {
     }
     let zones = count_zones(control).into_iter().zip(requests.into_values());
     zones
-        .map(|((name, (targets, healthy)), requests)| ZoneView {
-            name: name.to_string(),
-            targets,
-            healthy,
-            requests,
+        .map(|((name, (targets, healthy)), requests)| {
+            let (state, until, reason) = zone_state(control, snapshot, &name);
+            let share = rounded(shares.get(&*name).copied().unwrap_or_default() * 100.0);
+            ZoneView { name: name.to_string(), targets, healthy, requests, share, state, until, reason }
         })
         .collect()
 }
 
+fn zone_state(
+    control: &PoolControl,
+    snapshot: &Snapshot,
+    zone: &str,
+) -> (&'static str, Option<String>, Option<String>) {
+    if let Some(shift) = control.shifts().of(zone) {
+        return ("shifted", Some(rfc3339(shift.until)), shift.comment);
+    }
+    if let Some(gray) = control.reviewed().gray.as_ref().filter(|gray| &*gray.zone == zone) {
+        let left = gray.until.saturating_duration_since(Instant::now());
+        return ("gray", Some(rfc3339(SystemTime::now() + left)), Some(gray.reason.clone()));
+    }
+    match snapshot.failed_zones.iter().any(|failed| &**failed == zone) {
+        true => ("failed", None, Some("fewer healthy targets than zones.min_healthy".to_owned())),
+        false => ("ok", None, None),
+    }
+}
+
+impl DecisionView {
+    fn of(decision: &Decision) -> Self {
+        let Decision { at, subject, what, reason } = decision.clone();
+        Self { at: rfc3339(at), subject, what, reason }
+    }
+}
+
 impl TargetView {
     /// The target as it is now, and as `snapshot` shows it to requests.
-    pub(super) fn of(target: &Tended, snapshot: &Snapshot) -> Self {
+    pub(super) fn of(target: &Tended, snapshot: &Snapshot, config: &config::Pool) -> Self {
+        let now = Instant::now();
         let state = &target.state;
         let shown = snapshot.index_of(state.id).map(|index| &snapshot.targets[index]);
         let failures = Failure::ALL
@@ -230,9 +286,12 @@ impl TargetView {
             weight: target.weight,
             max_connections: target.max_connections,
             status: target.status.as_str(),
-            reason: reason(target, snapshot.panic),
+            reason: reason(target, snapshot.panic, config, now),
             takes_new: shown.is_some_and(|shown| shown.takes_new),
-            keeps_bound: shown.is_some_and(|shown| shown.keeps_bound),
+            keeps_bound: shown.is_some_and(|shown| shown.keeps.any()),
+            ramp: rounded(target.watched.ramp(config.slow_start, now) * 100.0),
+            sessions: state.bound().map_or(0, |bound| bound.count()),
+            safe_to_remove: target.is_safe_to_remove(&config.drain, now),
             admin: admin_word(target.admin),
             health: health_word(target.checks.state()),
             in_flight: state.in_flight(),
@@ -253,14 +312,20 @@ impl TargetView {
 }
 
 /// Why a target has its status, in a few words.
-fn reason(target: &Tended, panic: bool) -> String {
+fn reason(target: &Tended, panic: bool, config: &config::Pool, now: Instant) -> String {
     let checks = &target.checks;
     let last = target.last_probe.as_ref();
     let in_a_row = checks.consecutive();
     let text = match (target.status, last) {
         (Status::Down, _) => "taken out by the operator".to_owned(),
+        (Status::Ejected, _) => ejected(target, now),
+        (Status::Shifted, _) => "its zone is taken out".to_owned(),
+        (Status::Drained, _) => "drained: the time of its bound sessions is over".to_owned(),
+        (Status::Draining, _) if target.drain.is_asked() => {
+            format!("asks to be drained: bound sessions only{}", time_left(target, config, now))
+        }
         (Status::Draining, _) if target.admin == AdminState::Drain => {
-            "drained by the operator: bound sessions only".to_owned()
+            format!("drained by the operator: bound sessions only{}", time_left(target, config, now))
         }
         (Status::Draining, _) => "no longer listed: bound sessions only".to_owned(),
         (Status::Standby, _) => "a lower priority is in service".to_owned(),
@@ -277,6 +342,24 @@ fn reason(target: &Tended, panic: bool) -> String {
     };
     let ignored = panic && checks.state() != HealthState::Healthy && target.admin != AdminState::Down;
     if ignored { format!("{text}; used all the same, too few targets are healthy") } else { text }
+}
+
+fn ejected(target: &Tended, now: Instant) -> String {
+    let ejection = target.watched.record.ejected.as_ref();
+    ejection.map_or_else(String::new, |ejection| {
+        let left = ejection.until.saturating_duration_since(now).as_secs();
+        let sessions = match ejection.stay {
+            Stay::Here => "it serves its bound sessions",
+            Stay::Elsewhere => "others serve its bound sessions, which stay",
+            Stay::Moves => "its sessions move",
+        };
+        format!("{}; back in {left} s, {sessions}", ejection.reason)
+    })
+}
+
+fn time_left(target: &Tended, config: &config::Pool, now: Instant) -> String {
+    let end = target.drain.ends_at(config.drain.deadline);
+    end.map_or_else(String::new, |end| format!(" for {} s", end.saturating_duration_since(now).as_secs()))
 }
 
 impl Named {

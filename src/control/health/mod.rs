@@ -34,6 +34,8 @@ pub struct Probed {
     pub took: Duration,
     /// Whether it passed.
     pub passed: bool,
+    /// The target asks to be drained.
+    pub drain: bool,
     /// What came of it, in words.
     pub what: String,
 }
@@ -81,11 +83,11 @@ async fn watch(pool: Rc<PoolControl>, target: Arc<TargetState>, position: u32) {
         let (at, begun) = (SystemTime::now(), Instant::now());
         let result = check.run().await;
         let took = begun.elapsed();
-        let (passed, what) = match result {
-            Ok(pass) => (true, pass.to_string()),
-            Err(fault) => (false, fault.to_string()),
+        let (passed, drain, what) = match result {
+            Ok(pass) => (true, pass.asks_to_drain(), pass.to_string()),
+            Err(fault) => (false, false, fault.to_string()),
         };
-        pool.record(target.id, Probed { at, took, passed, what });
+        pool.record(target.id, Probed { at, took, passed, drain, what });
         sleep_until(begun + jittered(rules.interval, random_unit())).await;
     }
 }

@@ -11,14 +11,14 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::config;
+use crate::config::{self, HealthDrain};
 
 /// Bytes of an answer's body that are read; what follows is of no interest.
 const BODY_MAX: usize = 64 * 1024;
@@ -41,9 +41,21 @@ pub struct Check<'a> {
 pub enum Pass {
     /// The answer has a status that was expected.
     Status(StatusCode),
+    /// The answer asks to drain the target, which therefore lives.
+    Drain(StatusCode),
     /// The connection opened.
     Connected,
 }
+
+impl Pass {
+    /// Whether the target wants no new sessions.
+    pub fn asks_to_drain(self) -> bool {
+        matches!(self, Self::Drain(_))
+    }
+}
+
+/// The field with which a target asks to be drained; its value is `1`.
+const DRAIN: HeaderName = HeaderName::from_static("x-selvedge-drain");
 
 /// A check failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +97,15 @@ impl<'a> Check<'a> {
         let config::Probe::Http { path, expect, .. } = &self.rules.probe else {
             return Ok(Pass::Connected);
         };
-        let status = get(stream, self.request(path)?).await?;
-        if expect.iter().any(|range| range.contains(&status.as_u16())) {
+        let (status, drain) = get(stream, self.request(path)?).await?;
+        let asks = match self.rules.drain {
+            HealthDrain::Off => false,
+            HealthDrain::Header => drain,
+            HealthDrain::NotFound => drain || status == StatusCode::NOT_FOUND,
+        };
+        if asks {
+            Ok(Pass::Drain(status))
+        } else if expect.iter().any(|range| range.contains(&status.as_u16())) {
             Ok(Pass::Status(status))
         } else {
             Err(Fault::Status(status, expect.clone()))
@@ -104,8 +123,8 @@ impl<'a> Check<'a> {
     }
 }
 
-/// The status of the answer, once its body has arrived too.
-async fn get(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<StatusCode, Fault> {
+/// The status of the answer and whether it has the field that asks for a drain, once its body has arrived too.
+async fn get(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<(StatusCode, bool), Fault> {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .handshake(TokioIo::new(stream))
@@ -119,7 +138,8 @@ async fn get(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<Status
             let frame = frame.map_err(|error| error_text(&error))?;
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
         }
-        Ok(response.status())
+        let drain = response.headers().get(DRAIN).is_some_and(|value| value == "1");
+        Ok((response.status(), drain))
     });
     let mut connection = pin!(connection);
     let mut connected = true;
@@ -165,6 +185,7 @@ impl fmt::Display for Pass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "{}", status.as_u16()),
+            Self::Drain(status) => write!(f, "{}, asks to be drained", status.as_u16()),
             Self::Connected => f.write_str("connected"),
         }
     }

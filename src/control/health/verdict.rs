@@ -81,6 +81,7 @@ mod tests {
             healthy,
             unhealthy,
             port: None,
+            drain: config::HealthDrain::Header,
         }
     }
 

@@ -3,24 +3,32 @@
 //!
 //! A session goes to its own target for as long as that keeps bound sessions, and waits for it when it is full. When it
 //! cannot be kept, or there is none, the pool's policy or the re-homing rule decides among the targets that take new ones.
+//! A target that a worker has suspended is passed over while another can be had: see `pool::conduct`.
 
-mod least_outstanding;
+mod hash;
 mod rehome;
 mod round_robin;
+mod two_choices;
 
 use crate::config::Balance;
-use crate::pool::{Snapshot, Target};
+use crate::pool::{Keeps, Snapshot, Status, Target, Tier};
 
 use super::session::Bond;
+pub(crate) use hash::key;
 
 /// What picking needs to know.
+#[derive(Clone, Copy)]
 pub struct Choice<'a> {
     /// The view of the pool that this request keeps.
     pub snapshot: &'a Snapshot,
     /// Policy for requests without a session.
-    pub balance: Balance,
+    pub balance: &'a Balance,
+    /// What the policy hashes, as a number; `None` when the request does not have it, or the policy does not hash.
+    pub key: Option<u64>,
     /// The session, if the request has one.
     pub bond: Option<&'a Bond>,
+    /// The session may return to its first target now.
+    pub may_return: bool,
     /// Targets that this request has failed on, by index.
     pub tried: &'a [u32],
     /// Requests that have been waiting for any target and come first.
@@ -34,7 +42,7 @@ pub enum Pick {
     Target {
         /// Index into the snapshot's targets.
         index: usize,
-        /// The session's own target cannot keep it: the bond moves here.
+        /// The bond moves here: the session's own target cannot keep it, or its first one is back.
         rehomed: bool,
     },
     /// The session's own target is full: wait for a turn there.
@@ -51,20 +59,40 @@ pub enum Pick {
 impl Choice<'_> {
     /// Picks. `turn` numbers the picks of a worker; `random` is a fresh random number.
     pub fn pick(&self, turn: usize, random: u64) -> Pick {
-        let own = self.bond.and_then(|bond| self.snapshot.index_of(bond.target));
-        let own = own.filter(|index| self.snapshot.targets[*index].keeps_bound);
-        match (own, self.bond) {
-            (Some(index), _) if !self.was_tried(index) => {
-                let target = &self.snapshot.targets[index];
-                if target.state.begin(target.max_connections, 0) {
-                    return Pick::Target { index, rehomed: false };
-                }
-                Pick::OwnIsFull { index }
-            }
-            // It has failed this request but is in service: the request goes elsewhere, the bond stays.
-            (Some(_), _) | (None, None) => self.pick_elsewhere(turn, random),
-            (None, Some(bond)) => rehome::pick(self, bond),
+        let Some(bond) = self.bond else { return self.pick_elsewhere(turn, random) };
+        if let Some(index) = self.home(bond) {
+            return Pick::Target { index, rehomed: true };
         }
+        let Some(own) = self.snapshot.index_of(bond.target) else { return rehome::pick(self, bond) };
+        match self.snapshot.targets[own].keeps(bond.session) {
+            Keeps::None => rehome::pick(self, bond),
+            Keeps::All if self.was_tried(own) => self.pick_elsewhere(turn, random),
+            Keeps::All if !self.is_suspended(own) => self.pick_own(own),
+            // Others serve the request, the bond stays; if there is nobody else, better the own target than none.
+            _ => match self.pick_elsewhere(turn, random) {
+                Pick::AllFull | Pick::NoneLeft if !self.was_tried(own) => self.pick_own(own),
+                pick => pick,
+            },
+        }
+    }
+
+    fn pick_own(&self, index: usize) -> Pick {
+        let target = &self.snapshot.targets[index];
+        if target.state.begin(target.max_connections, 0) {
+            return Pick::Target { index, rehomed: false };
+        }
+        Pick::OwnIsFull { index }
+    }
+
+    /// The first target of a session that has moved, if it may return, that target is in service again, and it has room.
+    fn home(&self, bond: &Bond) -> Option<usize> {
+        if !self.may_return || bond.home == bond.target {
+            return None;
+        }
+        let index = self.snapshot.index_of(bond.home)?;
+        let target = &self.snapshot.targets[index];
+        let is_back = target.takes_new && target.status == Status::Healthy && !self.is_suspended(index);
+        (is_back && self.begin(index)).then_some(index)
     }
 
     /// After a failure, in another zone if one has a target: what broke one may have broken its neighbours.
@@ -82,15 +110,68 @@ impl Choice<'_> {
         }
     }
 
+    /// By the pool's policy: the tier whose turn it is, then the others.
     fn pick_new(&self, turn: usize, random: u64) -> Pick {
-        match self.balance {
-            Balance::RoundRobin => round_robin::pick(self, turn),
-            Balance::LeastOutstanding => least_outstanding::pick(self, random),
+        let tiers = &self.snapshot.tiers;
+        let first = match &**tiers {
+            [] | [_] => 0,
+            several => {
+                let number = self.key.unwrap_or(random).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+                several.iter().position(|tier| number < tier.up_to).unwrap_or_default()
+            }
+        };
+        let picked = (0..tiers.len())
+            .map(|step| &tiers[(first + step) % tiers.len()])
+            .find_map(|tier| self.pick_in(tier, turn, random));
+        match picked.or_else(|| self.pick_any()) {
+            Some(index) => Pick::Target { index: index as usize, rehomed: false },
+            None => self.none_began(),
         }
+    }
+
+    fn pick_in(&self, tier: &Tier, turn: usize, random: u64) -> Option<u32> {
+        match (self.balance, self.key) {
+            (Balance::RoundRobin, _) => round_robin::pick(self, tier, turn),
+            (Balance::PeakEwma, _) => two_choices::pick(self, tier, random, two_choices::by_latency),
+            (Balance::Hash(_), Some(key)) => hash::pick(self, tier, key),
+            (Balance::LeastOutstanding | Balance::Hash(_), _) => {
+                two_choices::pick(self, tier, random, two_choices::by_outstanding)
+            }
+        }
+    }
+
+    /// The last resort: targets of no tier (those of other zones, with `local`) if all of a tier have failed this request,
+    /// then suspended ones.
+    fn pick_any(&self) -> Option<u32> {
+        let open = &self.snapshot.open;
+        let tiers_failed =
+            self.snapshot.tiers.iter().all(|tier| tier.open.iter().all(|at| self.was_tried(*at as usize)));
+        let in_tier = |index: u32| self.snapshot.tiers.iter().any(|tier| tier.open.contains(&index));
+        let mut candidates: Vec<u32> =
+            open.iter().copied().filter(|index| tiers_failed || in_tier(*index)).collect();
+        candidates.sort_by(|a, b| self.outstanding(*a).total_cmp(&self.outstanding(*b)));
+        candidates.sort_by_key(|index| self.is_suspended(*index as usize));
+        candidates.into_iter().find(|index| self.begin(*index as usize))
+    }
+
+    /// Requests in flight by share; and much more for a target that has let three or more go by without any answer.
+    fn outstanding(&self, index: u32) -> f64 {
+        let target = self.target(index);
+        let silence = (f64::from(target.state.unanswered()) / target.share - 2.0).max(0.0);
+        f64::from(target.state.in_flight()) / target.share + 1000.0 * silence
     }
 
     fn was_tried(&self, index: usize) -> bool {
         self.tried.contains(&(index as u32))
+    }
+
+    fn is_suspended(&self, index: usize) -> bool {
+        self.snapshot.targets[index].state.conduct.is_suspended()
+    }
+
+    /// Counts the request at this target if it may have it and nothing speaks against it.
+    fn begin_well(&self, index: u32) -> bool {
+        !self.is_suspended(index as usize) && self.begin(index as usize)
     }
 
     /// Counts the request at this target if it may have it.

@@ -5,16 +5,20 @@
 
 use super::{Choice, Pick};
 use crate::config::ZoneName;
+use crate::pool::Status;
 use crate::proxy::session::Bond;
 
 pub(super) fn pick(choice: &Choice<'_>, bond: &Bond) -> Pick {
     let zone = choice.snapshot.index_of(bond.target).map(|at| &choice.snapshot.targets[at].state.zone);
+    // Not into a zone that is taken out, though it may get a trickle of new requests.
+    let is_out = |index: u32| choice.target(index).status == Status::Shifted;
     let best = |same_zone: bool| {
         choice
             .snapshot
             .open
             .iter()
             .copied()
+            .filter(|index| !is_out(*index))
             .filter(|index| is_in(zone, choice, *index) == same_zone && !choice.was_tried(*index as usize))
             .map(|index| (index, choice.target(index)))
             .map(|(index, target)| (index, target.state.id.rank(bond.session, target.weight)))

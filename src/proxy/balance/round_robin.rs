@@ -1,11 +1,11 @@
-//! In turn, smoothly by weight: the order was computed with the snapshot, so a pick is one step along it.
+//! In turn, smoothly by share: the order was computed with the snapshot, so a pick is one step along it.
 
-use super::{Choice, Pick};
+use super::Choice;
+use crate::pool::Tier;
 
-pub(super) fn pick(choice: &Choice<'_>, turn: usize) -> Pick {
-    let rotation = &choice.snapshot.rotation;
+pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, turn: usize) -> Option<u32> {
+    let rotation = &tier.rotation;
     (0..rotation.len())
-        .map(|step| rotation[turn.wrapping_add(step) % rotation.len()] as usize)
-        .find(|index| choice.begin(*index))
-        .map_or_else(|| choice.none_began(), |index| Pick::Target { index, rehomed: false })
+        .map(|step| rotation[turn.wrapping_add(step) % rotation.len()])
+        .find(|index| choice.begin_well(*index))
 }

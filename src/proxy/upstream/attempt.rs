@@ -28,6 +28,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) worker: &'static Worker,
     pub(crate) upstream: Rc<Upstream>,
     pub(crate) timeouts: &'a config::Timeouts,
+    /// The pool balances by latency.
+    pub(crate) learns_latency: bool,
     pub(crate) head: &'a Head,
     pub(crate) inform: &'a Inform<'a>,
 }
@@ -68,6 +70,7 @@ pub(crate) async fn send(
             Ok(connection) => connection,
             Err((failure, error)) => {
                 lane.failures[failure as usize].bump();
+                attempt.upstream.failed(&in_flight.pool, failure, Instant::now());
                 let error = AttemptError::Target { failure, untouched: true, why: error.to_string() };
                 return Err(Failed { error, upload });
             }
@@ -79,7 +82,13 @@ pub(crate) async fn send(
     let started = Instant::now();
     match answer_head(attempt, &mut connection, &mut upload).await {
         Ok(answer) => {
-            lane.first_byte.record(started.elapsed());
+            let now = Instant::now();
+            let took = now.duration_since(started);
+            lane.first_byte.record(took);
+            attempt.upstream.heard(&in_flight.pool, answer.status, now);
+            if attempt.learns_latency {
+                attempt.upstream.state.conduct.observe_latency(now, took);
+            }
             lane.responses[answer.status.as_u16() as usize / 100 - 1].bump();
             lane.bytes_sent.add(upload.bytes);
             connection.settle(upload.outgoing.written());
@@ -93,6 +102,7 @@ pub(crate) async fn send(
                 _ => (Failure::Reset, CLOSED.to_owned(), connection.nothing_arrived()),
             };
             lane.failures[failure as usize].bump();
+            attempt.upstream.failed(&in_flight.pool, failure, started);
             Err(Failed { error: AttemptError::Target { failure, untouched, why }, upload })
         }
     }

@@ -11,7 +11,9 @@ mod upload;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
+use http::StatusCode;
 use tokio::net::TcpStream;
 
 use super::Worker;
@@ -71,6 +73,28 @@ impl Upstream {
         self.idle.borrow_mut().retain(|connection| {
             now_ticks.saturating_sub(connection.idle_since) < oldest && connection.io.is_quiet()
         });
+    }
+
+    /// The target has answered a request.
+    fn heard(&self, pool: &Pool, status: StatusCode, now: Instant) {
+        self.state.answered();
+        let conduct = &self.state.conduct;
+        if !status.is_server_error() {
+            conduct.succeed(now);
+        } else if conduct.answer_badly(now) {
+            pool.alarm.notify_one();
+        }
+    }
+
+    /// An attempt that began at `sent` has ended without an answer.
+    fn failed(&self, pool: &Pool, failure: Failure, sent: Instant) {
+        let suspended = match failure {
+            Failure::FirstByteTimeout => self.state.conduct.time_out(sent),
+            _ => self.state.conduct.break_off(failure),
+        };
+        if suspended {
+            pool.alarm.notify_one();
+        }
     }
 
     /// Closes all idle connections.

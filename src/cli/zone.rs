@@ -1,0 +1,154 @@
+//! `selvedge zone shift|restore`: take a zone out for a time, and give it back.
+
+use std::fmt::Write as _;
+
+use clap::{Args, Subcommand};
+use http::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::admin_client::{AdminArguments, segment};
+use super::status::aligned;
+use super::{Failure, print};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Take a zone out: no new sessions go there, and its sessions move
+    Shift(Shift),
+    /// Give a zone back before its time is up
+    Restore(Restore),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Shift {
+    /// The zone, such as az-a
+    zone: String,
+
+    /// How long: 1m to 72h, such as 2h or 90m
+    #[arg(long = "for", value_name = "DURATION")]
+    lasts: String,
+
+    /// Why, for others to read
+    #[arg(long, value_name = "TEXT")]
+    comment: Option<String>,
+
+    /// Even if the other zones lack the capacity
+    #[arg(long)]
+    force: bool,
+
+    /// Only show where the load would go
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    admin: AdminArguments,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// The zone, such as az-a
+    zone: String,
+
+    #[command(flatten)]
+    admin: AdminArguments,
+}
+
+/// What is shown of the answer.
+#[derive(Debug, Deserialize)]
+struct Shifted {
+    zone: String,
+    done: bool,
+    until: String,
+    figures: Figures,
+}
+
+#[derive(Debug, Deserialize)]
+struct Figures {
+    enough: bool,
+    pools: Vec<Pool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Pool {
+    pool: String,
+    capacity_left: f64,
+    capacity_needed: f64,
+    sessions: u64,
+    zones: Vec<Zone>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Zone {
+    zone: String,
+    targets: u64,
+    healthy: u64,
+    share_now: f64,
+    share_then: f64,
+}
+
+pub(super) fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Shift(shift) => {
+            let path = format!("/v1/zones/{}/shift", segment(&shift.zone));
+            let body = json!({
+                "for": shift.lasts, "comment": shift.comment, "force": shift.force, "dry_run": shift.dry_run,
+            });
+            let answer = shift.admin.client()?.send(&Method::PUT, &path, &body)?;
+            let not_ours =
+                |error| Failure::Other(format!("the answer is not that of selvedge's admin API: {error}"));
+            print(&shown(&serde_json::from_slice(&answer).map_err(not_ours)?))
+        }
+        Command::Restore(restore) => {
+            let path = format!("/v1/zones/{}/shift", segment(&restore.zone));
+            restore.admin.client()?.send(&Method::DELETE, &path, &json!({}))?;
+            print(&format!("zone {} is restored\n", restore.zone))
+        }
+    }
+}
+
+fn shown(shifted: &Shifted) -> String {
+    let Shifted { zone, done, until, figures } = shifted;
+    let mut text = match done {
+        true => format!("zone {zone} is shifted until {until}\n"),
+        false if figures.enough => format!("zone {zone} can be shifted; nothing was done\n"),
+        false => format!("zone {zone} can be shifted only by --force; nothing was done\n"),
+    };
+    for pool in &figures.pools {
+        let (left, needed) = (pool.capacity_left * 100.0, pool.capacity_needed * 100.0);
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "pool {}: {left:.0} % of the targets left and healthy ({needed:.0} % needed), about {} sessions move",
+            pool.pool, pool.sessions
+        );
+        let mut rows = vec![["zone", "healthy", "share now", "share then"].map(str::to_owned)];
+        rows.extend(pool.zones.iter().map(|zone| {
+            let percent = |share: f64| format!("{:.1} %", share * 100.0);
+            let healthy = format!("{} of {}", zone.healthy, zone.targets);
+            [zone.zone.clone(), healthy, percent(zone.share_now), percent(zone.share_then)]
+        }));
+        text.push_str(&aligned(&rows));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shift_shows_where_the_load_goes() {
+        let json = r#"{"zone": "az-a", "done": false, "until": "2026-01-02T03:04:05Z", "figures": {"zone": "az-a", "enough": false,
+            "pools": [{"pool": "shop", "capacity_left": 0.3333, "capacity_needed": 0.5, "sessions": 12, "zones": [
+                {"zone": "az-a", "targets": 2, "healthy": 2, "share_now": 0.5, "share_then": 0.0},
+                {"zone": "az-b", "targets": 2, "healthy": 1, "share_now": 0.5, "share_then": 1.0}]}]}}"#;
+        let expected = "\
+zone az-a can be shifted only by --force; nothing was done
+pool shop: 33 % of the targets left and healthy (50 % needed), about 12 sessions move
+  zone  healthy  share now  share then
+  az-a  2 of 2   50.0 %     0.0 %
+  az-b  1 of 2   50.0 %     100.0 %
+";
+        assert_eq!(shown(&serde_json::from_str(json).unwrap()), expected);
+    }
+}

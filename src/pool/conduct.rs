@@ -1,0 +1,221 @@
+//! How a target behaves, as far as a worker must know at once: failures in a row, silence, and how long it took lately.
+//!
+//! Not obvious: a worker that sees the limit reached *suspends* the target itself, so that no other request is spent on it while
+//! the control plane makes up its mind; only the control plane ejects, and only it ends a suspension. Limits are set by the
+//! control plane too: a target on trial is suspended earlier. Nothing here looks at other targets.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use super::outcome::Failure;
+
+/// Written by the workers, read and reset by the control plane.
+pub struct Conduct {
+    /// Failures since the last success.
+    failures: AtomicU32,
+    /// Of these, the last ones that were no answer at all.
+    unreachable: AtomicU32,
+    /// The last connection was refused: there is nothing at the address just now, and asking costs nothing.
+    refused: AtomicBool,
+    /// Failures in a row that suspend.
+    limit: AtomicU32,
+    /// First-byte deadlines that passed while the target answered nothing at all, since it last answered.
+    silences: AtomicU32,
+    suspended: AtomicBool,
+    /// When the target last answered, in milliseconds since `epoch`.
+    answered_ms: AtomicU64,
+    /// Moving average of the time to the first byte: microseconds as `f32` bits in the upper half, milliseconds since `epoch`
+    /// of its last change in the lower half.
+    latency: AtomicU64,
+    epoch: Instant,
+}
+
+impl Default for Conduct {
+    fn default() -> Self {
+        Self {
+            failures: AtomicU32::new(0),
+            unreachable: AtomicU32::new(0),
+            refused: AtomicBool::new(false),
+            limit: AtomicU32::new(u32::MAX),
+            silences: AtomicU32::new(0),
+            suspended: AtomicBool::new(false),
+            answered_ms: AtomicU64::new(0),
+            latency: AtomicU64::new(0),
+            epoch: Instant::now(),
+        }
+    }
+}
+
+/// Time in which the memory of a slow answer fades to 37 %.
+const FADE_MS: f32 = 10_000.0;
+
+impl Conduct {
+    /// The target has answered at `now`, with an answer that is no failure.
+    pub fn succeed(&self, now: Instant) {
+        self.answer(now);
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+            self.unreachable.store(0, Relaxed);
+        }
+    }
+
+    /// The target has answered at `now`, with a failure. True if that suspends it.
+    pub fn answer_badly(&self, now: Instant) -> bool {
+        self.answer(now);
+        self.unreachable.store(0, Relaxed);
+        self.fail()
+    }
+
+    /// The target has failed without an answer that counts. True if that suspends it.
+    pub fn break_off(&self, failure: Failure) -> bool {
+        match failure {
+            Failure::Connect | Failure::Reset | Failure::ConnectTimeout => {
+                self.unreachable.fetch_add(1, Relaxed);
+                self.refused.store(failure == Failure::Connect, Relaxed);
+            }
+            Failure::FirstByteTimeout | Failure::IdleTimeout | Failure::Protocol => {
+                self.unreachable.store(0, Relaxed);
+            }
+        }
+        self.fail()
+    }
+
+    fn fail(&self) -> bool {
+        let failures = self.failures.fetch_add(1, Relaxed).saturating_add(1);
+        failures >= self.limit.load(Relaxed) && !self.suspended.swap(true, Relaxed)
+    }
+
+    /// A request sent at `sent` has waited for its first byte in vain. True if that suspends the target, because nobody
+    /// else has heard from it in that time either.
+    pub fn time_out(&self, sent: Instant) -> bool {
+        let failed = self.break_off(Failure::FirstByteTimeout);
+        let silent = self.answered_ms.load(Relaxed) < self.ms(sent);
+        if !silent || self.limit.load(Relaxed) == u32::MAX {
+            return failed;
+        }
+        self.silences.fetch_add(1, Relaxed);
+        !self.suspended.swap(true, Relaxed) || failed
+    }
+
+    fn answer(&self, now: Instant) {
+        self.answered_ms.store(self.ms(now), Relaxed);
+        if self.silences.load(Relaxed) != 0 {
+            self.silences.store(0, Relaxed);
+        }
+    }
+
+    /// Whether requests should keep away until the control plane has decided.
+    pub fn is_suspended(&self) -> bool {
+        self.suspended.load(Relaxed)
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Relaxed)
+    }
+
+    /// Failures in a row, the last ones, that were no answer at all.
+    pub fn unreachable(&self) -> u32 {
+        self.unreachable.load(Relaxed)
+    }
+
+    /// Whether the last of these was a refused connection.
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Relaxed)
+    }
+
+    /// Deadlines that passed in silence.
+    pub fn silences(&self) -> u32 {
+        self.silences.load(Relaxed)
+    }
+
+    /// How long the target has not answered anything.
+    pub fn silent_for(&self, now: Instant) -> Duration {
+        Duration::from_millis(self.ms(now).saturating_sub(self.answered_ms.load(Relaxed)))
+    }
+
+    /// Begins anew with this many failures in a row as the limit, and ends a suspension.
+    pub fn pardon(&self, limit: u32) {
+        self.failures.store(0, Relaxed);
+        self.unreachable.store(0, Relaxed);
+        self.silences.store(0, Relaxed);
+        self.set_limit(limit);
+        self.suspended.store(false, Relaxed);
+    }
+
+    /// Sets how many failures in a row suspend; `u32::MAX` for none.
+    pub fn set_limit(&self, limit: u32) {
+        self.limit.store(limit, Relaxed);
+    }
+
+    /// An answer's first byte took `took`. A slower one than the average counts in full at once, a faster one by and by.
+    pub fn observe_latency(&self, now: Instant, took: Duration) {
+        let (now_ms, took) = (self.ms(now) as u32, took.as_micros() as f32);
+        let (average, at_ms) = unpack(self.latency.load(Relaxed));
+        let average = if took >= average {
+            took
+        } else {
+            let kept = (-(now_ms.wrapping_sub(at_ms) as f32) / FADE_MS).exp();
+            average * kept + took * (1.0 - kept)
+        };
+        // Two workers may overwrite each other: one sample more or less does not matter.
+        self.latency.store(u64::from(average.to_bits()) << 32 | u64::from(now_ms), Relaxed);
+    }
+
+    /// Microseconds to the first byte lately; 0 before the first answer.
+    pub fn latency_us(&self) -> f32 {
+        unpack(self.latency.load(Relaxed)).0
+    }
+
+    fn ms(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_millis() as u64
+    }
+}
+
+fn unpack(latency: u64) -> (f32, u32) {
+    (f32::from_bits((latency >> 32) as u32), latency as u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_in_a_row_suspend_once() {
+        let conduct = Conduct::default();
+        conduct.pardon(3);
+        let now = Instant::now();
+        let refused = || conduct.break_off(Failure::Connect);
+        assert!(!refused() && !conduct.answer_badly(now));
+        assert_eq!((conduct.failures(), conduct.unreachable()), (2, 0));
+        conduct.succeed(now);
+        assert!(!refused() && !refused() && refused());
+        assert_eq!((conduct.failures(), conduct.unreachable()), (3, 3));
+        assert!(!refused(), "the alarm is raised once");
+        assert!(conduct.is_suspended());
+        conduct.pardon(2);
+        assert!(!conduct.is_suspended() && !refused() && refused());
+    }
+
+    #[test]
+    fn a_deadline_that_passes_in_silence_suspends_and_a_slow_request_among_others_does_not() {
+        let conduct = Conduct::default();
+        conduct.pardon(5);
+        let sent = conduct.epoch + Duration::from_secs(1);
+        conduct.succeed(sent + Duration::from_millis(10));
+        assert!(!conduct.time_out(sent), "others were answered since");
+        assert!(conduct.time_out(sent + Duration::from_secs(1)));
+        assert_eq!(conduct.silences(), 1);
+    }
+
+    #[test]
+    fn a_peak_counts_at_once_and_fades() {
+        let conduct = Conduct::default();
+        let at = |seconds| conduct.epoch + Duration::from_secs(seconds);
+        conduct.observe_latency(at(0), Duration::from_millis(1));
+        conduct.observe_latency(at(1), Duration::from_millis(100));
+        assert_eq!(conduct.latency_us(), 100_000.0);
+        conduct.observe_latency(at(11), Duration::from_millis(1));
+        assert!((30_000.0..45_000.0).contains(&conduct.latency_us()), "{}", conduct.latency_us());
+    }
+}

@@ -1,0 +1,69 @@
+//! Power of two choices: of two random targets the one with the smaller load.
+//!
+//! Two are enough to keep the longest queue short, and unlike the minimum of all they do not send every worker to the
+//! same target at once. Loads are compared, not shares: a tie goes to the first that was drawn, so that idle targets get
+//! their shares. When both are silent (see [`by_outstanding`]) a few more are drawn: a target that hangs must not win
+//! because another is busy.
+
+use super::Choice;
+use crate::pool::Tier;
+
+/// Further draws when both targets look as if they hung.
+const MORE: u64 = 8;
+
+/// From here on a target looks as if it hung.
+const SILENT: f64 = 1000.0;
+
+/// How much a target has to do.
+type Load = fn(&Choice<'_>, u32) -> f64;
+
+pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, random: u64, load: Load) -> Option<u32> {
+    let rotation = &tier.rotation;
+    // A target stands in the rotation as often as its share says. Multiply-shift instead of a remainder.
+    let draw = |half: u64| rotation[(((half & 0xffff_ffff) * rotation.len() as u64) >> 32) as usize];
+    let (first, mut second) = (draw(random), draw(random >> 32));
+    if first == second {
+        // Another place in the rotation is another target unless that one stands there again.
+        let at = rotation.iter().position(|index| *index == first).unwrap_or_default();
+        let others = (rotation.len() - 1).max(1);
+        second = rotation[(at + 1 + (random >> 48) as usize % others) % rotation.len()];
+    }
+    let (first_load, second_load) = (load(choice, first), load(choice, second));
+    let (mut better, mut worse, mut best_load) = match second_load < first_load {
+        true => (second, first, second_load),
+        false => (first, second, first_load),
+    };
+    if best_load >= SILENT {
+        for more in 1..=MORE {
+            let other = draw(random.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(more as u32 * 7) >> 16);
+            let other_load = load(choice, other);
+            if other_load < best_load {
+                (better, worse, best_load) = (other, better, other_load);
+            }
+        }
+    }
+    if choice.begin_well(better) {
+        return Some(better);
+    }
+    if choice.begin_well(worse) {
+        return Some(worse);
+    }
+    // The slow way: the least loaded of all that can begin.
+    let mut candidates: Vec<u32> = tier.open.to_vec();
+    candidates.sort_by(|a, b| load(choice, *a).total_cmp(&load(choice, *b)));
+    candidates.into_iter().find(|index| choice.begin_well(*index))
+}
+
+/// Requests in flight, and silence.
+pub(super) fn by_outstanding(choice: &Choice<'_>, index: u32) -> f64 {
+    choice.outstanding(index)
+}
+
+/// Requests in flight, the one to come included, times the time to the first byte lately, and silence. Shares are in the
+/// draw only: a target of less power shows it by its times.
+pub(super) fn by_latency(choice: &Choice<'_>, index: u32) -> f64 {
+    let target = choice.target(index);
+    let ms = f64::from(target.state.conduct.latency_us()) / 1000.0;
+    let silent = choice.outstanding(index) >= SILENT;
+    ms * f64::from(target.state.in_flight() + 1) + if silent { 1e6 } else { 0.0 }
+}

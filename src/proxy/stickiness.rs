@@ -1,0 +1,181 @@
+//! A request's session: read from its cookies at the start, told to the client at the end.
+//!
+//! Where the session's requests go is decided in `balance`; how a bond is sealed into a cookie, in `session`. Of a route with
+//! several pools, the pool whose cookie a request brings serves it: a session stays with its group. It lets go of a group
+//! in which no target takes requests.
+
+use std::rc::Rc;
+
+use http::HeaderMap;
+use http::header;
+
+use super::Worker;
+use super::plan::Plan;
+use super::request::Head;
+use super::session::{self, ApplicationCookie, Bond};
+use super::worker::{PoolWorker, View};
+use crate::config::{Failback, Stickiness, StickinessMode, WeightedPool};
+use crate::pool::{Keeps, Snapshot, Verdict};
+
+/// A request's session, as its cookies tell.
+pub(crate) struct Session {
+    /// Index of the pool that serves the request.
+    pub(crate) pool: usize,
+    enabled: bool,
+    pub(crate) bond: Option<Bond>,
+    /// A session that has moved may return to its first target now.
+    pub(crate) may_return: bool,
+}
+
+/// Where a request was answered.
+pub(crate) struct Landed {
+    pub(crate) view: Rc<View>,
+    pub(crate) index: usize,
+    pub(crate) rehomed: bool,
+}
+
+impl Session {
+    /// Reads the session cookies of a request whose route leads to `pools`. Without a session, weights decide.
+    pub(crate) fn read(worker: &Worker, plan: &Plan, pools: &[WeightedPool], head: &Head) -> Self {
+        let now = worker.deadlines.unix_seconds();
+        let mut worst = Verdict::None;
+        for choice in pools {
+            let config = &plan.config.pools[choice.pool].stickiness;
+            if !is_looked_for(config, head) {
+                continue;
+            }
+            for text in session::find(&head.headers, &config.cookie) {
+                let opened = worker.opened.open(&plan.config, choice.pool, text);
+                let verdict =
+                    opened.map_or_else(|verdict| verdict, |bond| session::judge(&bond, config, now));
+                if let (Verdict::Valid, Ok(bond)) = (verdict, opened) {
+                    let pool = plan.pool(choice.pool);
+                    pool.lane().verdicts[Verdict::Valid as usize].bump();
+                    if pools.len() > 1 && !serves(&pool.view().snapshot, &bond) {
+                        break;
+                    }
+                    let may_return = may_return(config, &bond, now);
+                    return Self { pool: choice.pool, enabled: true, bond: Some(bond), may_return };
+                }
+                // The cookie of another pool of this route says nothing, and looks forged.
+                if matches!(worst, Verdict::None | Verdict::Forged) {
+                    worst = verdict;
+                }
+            }
+        }
+        let pool = draw(plan, pools, worker.random.next());
+        let enabled = plan.config.pools[pool].stickiness.mode != StickinessMode::Off;
+        if enabled {
+            plan.pool(pool).lane().verdicts[worst as usize].bump();
+        }
+        Self { pool, enabled, bond: None, may_return: false }
+    }
+
+    /// Tells the client its bond when it is new, has moved, or was last told long ago; and that it has ended, when the
+    /// application ends the session that the bond belongs to.
+    pub(crate) fn stamp(
+        self,
+        worker: &Worker,
+        plan: &Plan,
+        pool: &PoolWorker,
+        landed: &Landed,
+        secure: bool,
+        headers: &mut HeaderMap,
+    ) {
+        if !self.enabled {
+            return;
+        }
+        let config = &pool.config.stickiness;
+        let application = match config.mode {
+            StickinessMode::AppCookie => session::application_cookie(headers, &config.application_cookie),
+            _ => ApplicationCookie::Set,
+        };
+        match (application, self.bond) {
+            (ApplicationCookie::Deleted, Some(_)) => {
+                if let Some(value) = pool.cookie.deletion(secure) {
+                    headers.append(header::SET_COOKIE, value);
+                }
+                return;
+            }
+            (ApplicationCookie::Deleted | ApplicationCookie::Absent, None) => return,
+            (ApplicationCookie::Set, _) | (ApplicationCookie::Absent, Some(_)) => {}
+        }
+        let now = worker.deadlines.unix_seconds();
+        let seen = u32::try_from(now).unwrap_or(u32::MAX);
+        let snapshot = &landed.view.snapshot;
+        let target = &snapshot.targets[landed.index].state;
+        let (bond, changed) = match self.bond {
+            None => (
+                Bond { target: target.id, home: target.id, session: worker.random.next(), born: seen, seen },
+                true,
+            ),
+            Some(bond) if landed.rehomed => {
+                pool.lane().rehomed.bump();
+                (Bond { target: target.id, seen, ..bond }, true)
+            }
+            Some(bond) if session::is_stale(&bond, config, now) => (Bond { seen, ..bond }, true),
+            Some(bond) => (bond, false),
+        };
+        if bond.target == target.id {
+            target.see_bound(bond.session, seen);
+        } else if let Some(own) = snapshot.index_of(bond.target) {
+            snapshot.targets[own].state.see_bound(bond.session, seen);
+        }
+        if !changed {
+            return;
+        }
+        let text =
+            session::seal(&plan.config.session_keys.ring, &pool.config.name, &bond, worker.random.nonce());
+        if let Some(value) = pool.cookie.set_cookie(&text, secure) {
+            headers.append(header::SET_COOKIE, value);
+        }
+    }
+}
+
+/// Whether a bond counts for this request: with the application's cookies, only as long as the client sends that too.
+fn is_looked_for(config: &Stickiness, head: &Head) -> bool {
+    match config.mode {
+        StickinessMode::Off => false,
+        StickinessMode::LbCookie => true,
+        StickinessMode::AppCookie => {
+            session::find(&head.headers, &config.application_cookie).any(|value| !value.is_empty())
+        }
+    }
+}
+
+/// Whether a session that has moved may go back to its first target now.
+fn may_return(config: &Stickiness, bond: &Bond, now: u64) -> bool {
+    let pause = now.saturating_sub(u64::from(bond.seen));
+    match config.failback {
+        Failback::Never => false,
+        Failback::Always => true,
+        // `seen` is up to a tenth of `idle` older than the last request.
+        Failback::Idle => pause >= (config.idle / 5).as_secs().max(1),
+    }
+}
+
+/// Whether the group that a session belongs to can serve it at all.
+fn serves(snapshot: &Snapshot, bond: &Bond) -> bool {
+    let keeps = |index: usize| snapshot.targets[index].keeps(bond.session) == Keeps::All;
+    !snapshot.open.is_empty() || snapshot.index_of(bond.target).is_some_and(keeps)
+}
+
+/// A pool by weight, of those in which a target takes requests if there is one.
+fn draw(plan: &Plan, pools: &[WeightedPool], random: u64) -> usize {
+    if let [only] = pools {
+        return only.pool;
+    }
+    let is_open =
+        |choice: &&WeightedPool| choice.weight > 0 && !plan.pool(choice.pool).view().snapshot.open.is_empty();
+    let any_open = pools.iter().any(|choice| is_open(&choice));
+    let candidates = || pools.iter().filter(|choice| !any_open || is_open(choice));
+    let total: u64 = candidates().map(|choice| u64::from(choice.weight)).sum();
+    let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
+    for choice in candidates() {
+        match at.checked_sub(u64::from(choice.weight)) {
+            Some(left) => at = left,
+            None => return choice.pool,
+        }
+    }
+    pools[0].pool
+}
