@@ -93,6 +93,7 @@ fn picks(criterion: &mut Criterion) {
                 bond,
                 may_return: false,
                 tried: &[],
+                may_hesitate: false,
                 ahead: 0,
             };
             let mut turn = 0usize;

@@ -248,7 +248,8 @@ async fn the_document_lists_what_there_is_and_nothing_else() {
     let paths = document["paths"].as_object().unwrap();
     assert!(paths.len() >= 8, "{paths:?}");
     for (path, item) in paths {
-        let real = path.replace("{pool}", "shop").replace("{target}", &format!("-/{origin}"));
+        let real =
+            path.replace("{pool}", "shop").replace("{target}", &format!("-/{origin}")).replace("{zone}", "-");
         for method in ["GET", "PUT", "POST", "DELETE", "PATCH"] {
             let answer = admin(&edge).request(method, &real, &[], b"").await;
             let listed = item.get(method.to_lowercase()).is_some();

@@ -117,7 +117,7 @@ pool = "shp"
 path = "/nothing"
 
 [pool.shop]
-balance = "peak_ewma"
+balance = "quickest"
 
 [pool.shop.stickiness]
 mode = "lb_cooky"

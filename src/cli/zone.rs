@@ -100,8 +100,12 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
         }
         Command::Restore(restore) => {
             let path = format!("/v1/zones/{}/shift", segment(&restore.zone));
-            restore.admin.client()?.send(&Method::DELETE, &path, &json!({}))?;
-            print(&format!("zone {} is restored\n", restore.zone))
+            let answer = restore.admin.client()?.send(&Method::DELETE, &path, &json!({}))?;
+            let restored: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
+            match restored["restored"] == true {
+                true => print(&format!("zone {} is restored\n", restore.zone)),
+                false => print(&format!("zone {} was not shifted; nothing was done\n", restore.zone)),
+            }
         }
     }
 }

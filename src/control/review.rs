@@ -185,7 +185,10 @@ impl PoolControl {
                 self.reviewed_mut().gray = Some(gray);
             }
             Some(Finding::Back(reason)) => {
-                if let Some(gray) = self.reviewed_mut().gray.take() {
+                // Judged by what it does from now on, as are the zones that it was compared with.
+                self.targets_mut().iter_mut().for_each(|target| target.watched.window = Window::default());
+                let gray = self.reviewed_mut().gray.take();
+                if let Some(gray) = gray {
                     self.decide(gray.zone.to_string(), "returned", reason);
                 }
             }

@@ -74,6 +74,7 @@ impl Pool {
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
         self.queue.line.wake_all();
+        self.queue.news.wake_all();
         self.snapshot.load().targets.iter().for_each(|target| target.state.line.wake_all());
     }
 

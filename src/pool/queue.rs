@@ -16,6 +16,8 @@ pub struct WaitQueue {
     waiting: AtomicUsize,
     /// Requests that any target would serve.
     pub line: Line,
+    /// Requests that every target has failed: only a change of the pool is news to them.
+    pub news: Line,
 }
 
 /// One line.

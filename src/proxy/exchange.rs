@@ -16,6 +16,7 @@ use super::balance::{self, Choice, Pick};
 use super::body::{Answer, Body, RequestBody};
 use super::error::ProxyError;
 use super::http1::Inform;
+use super::patience::Patience;
 use super::request::Head;
 use super::retry::{Again, Retries};
 use super::session;
@@ -23,7 +24,7 @@ use super::stickiness::{Landed, Session};
 use super::upstream::{self, Attempt, Failed, InFlight, Upload};
 use super::worker::{PoolWorker, View};
 use super::{Worker, headers};
-use crate::config::{self, Action, Balance, StickinessMode};
+use crate::config::{self, Action, StickinessMode};
 use crate::pool::Refusal;
 
 /// The client of a connection.
@@ -154,9 +155,7 @@ async fn attempts(
         let target = &view.snapshot.targets[index];
         let upstream = view.upstreams[index].clone();
         let in_flight = InFlight::begun(shared, &target.state);
-        let timeouts = &pool.config.timeouts;
-        let learns_latency = pool.config.balance == Balance::PeakEwma;
-        let attempt = Attempt { worker, upstream, timeouts, learns_latency, head, inform };
+        let attempt = Attempt { worker, pool, upstream, head, inform };
         match upstream::send(&attempt, upload, in_flight).await {
             Ok(arrived) => {
                 let again = retries.after_status(&view.snapshot, index, arrived.status(), arrived.upload());
@@ -200,6 +199,7 @@ fn pick(
         bond: session.bond.as_ref(),
         may_return: session.may_return,
         tried: &retries.tried,
+        may_hesitate: patience.may_hesitate(),
         ahead: if patience.is_waiting() { 0 } else { pool.shared.queue.line.waiting() as u32 },
     };
     // Only picks without a session take a turn: an even number of requests per session would else send every new
@@ -207,78 +207,6 @@ fn pick(
     let random = worker.random.next();
     let turn = if session.bond.is_none() { pool.turn() } else { random as usize };
     choice.pick(turn, random)
-}
-
-/// How long a request waits for a target, over all its waits.
-struct Patience<'a> {
-    pool: &'a Rc<PoolWorker>,
-    since: Option<Instant>,
-    deadline: super::deadline::Deadline,
-}
-
-/// Between two looks at targets that all refused: nothing announces that one has come back before its next check.
-const LOOK_AGAIN: std::time::Duration = std::time::Duration::from_millis(100);
-
-impl<'a> Patience<'a> {
-    fn new(worker: &Worker, pool: &'a Rc<PoolWorker>) -> Self {
-        Self { pool, since: None, deadline: worker.deadlines.register() }
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.since.is_some()
-    }
-
-    /// Waits for a turn, a change of the pool, or the end of patience.
-    async fn wait(
-        &mut self,
-        view: &View,
-        why: Pick,
-        tried: &[u32],
-        last_error: &mut Option<ProxyError>,
-    ) -> Result<(), ProxyError> {
-        let shared = &self.pool.shared;
-        let line = match why {
-            Pick::OwnIsFull { index } => &view.snapshot.targets[index].state.line,
-            _ => &shared.queue.line,
-        };
-        let refused = |full: ProxyError, last_error: &mut Option<ProxyError>| {
-            self.pool.lane().queue_refused.bump();
-            let error = if why == Pick::NoneLeft { ProxyError::NoTarget } else { full };
-            Err(last_error.take().unwrap_or(error))
-        };
-        let Some(place) = shared.queue.join(line, self.pool.config.queue.length) else {
-            return refused(ProxyError::QueueFull, last_error);
-        };
-        let mut turn = pin!(place.turn());
-        turn.as_mut().enable();
-        if self.since.is_none() {
-            self.pool.lane().queued.bump();
-        }
-        let waited = self.since.get_or_insert_with(Instant::now).elapsed();
-        let left = self.pool.config.queue.timeout.saturating_sub(waited);
-        if left.is_zero() {
-            return refused(ProxyError::QueueTimeout, last_error);
-        }
-        // What changed between the look and the place in line wakes nobody: look again.
-        let ahead = (line.waiting() as u32).saturating_sub(1);
-        let room = |index: usize, ahead: u32| {
-            let target = &view.snapshot.targets[index];
-            target.state.has_room(target.max_connections, ahead)
-        };
-        let has_room = match why {
-            Pick::OwnIsFull { index } => room(index, 0),
-            Pick::AllFull => {
-                view.snapshot.open.iter().any(|index| !tried.contains(index) && room(*index as usize, ahead))
-            }
-            Pick::Target { .. } | Pick::NoneLeft => false,
-        };
-        if has_room || !self.pool.is_current(view) {
-            return Ok(());
-        }
-        let nap = if why == Pick::NoneLeft { left.min(LOOK_AGAIN) } else { left };
-        let _ = self.deadline.limit(nap, turn).await;
-        Ok(())
-    }
 }
 
 /// Whether OPTIONS may not travel further; if it may, one hop less is left to it (RFC 9110 §7.6.2).

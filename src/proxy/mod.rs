@@ -18,6 +18,7 @@ mod headers;
 mod http1;
 mod io;
 pub mod listener;
+mod patience;
 mod plan;
 pub mod request;
 mod retry;

@@ -150,7 +150,7 @@ fn may_return(config: &Stickiness, bond: &Bond, now: u64) -> bool {
         Failback::Never => false,
         Failback::Always => true,
         // `seen` is up to a tenth of `idle` older than the last request.
-        Failback::Idle => pause >= (config.idle / 5).as_secs().max(1),
+        Failback::Idle => pause > 2 * (config.idle.as_secs() / 10) + 1,
     }
 }
 

@@ -182,6 +182,8 @@ pub(crate) struct PoolWorker {
     worker: usize,
     view: RefCell<Rc<View>>,
     turn: Cell<usize>,
+    /// Moving average of the times to the first byte, in microseconds.
+    typical_us: Cell<f32>,
 }
 
 /// A snapshot, and this worker's connections to its targets in the same order.
@@ -200,6 +202,7 @@ impl PoolWorker {
             worker,
             // Workers begin at different places in the rotation, or they would all begin at the same target.
             turn: Cell::new(worker.wrapping_mul(0x9e37_79b9)),
+            typical_us: Cell::new(0.0),
             view: RefCell::new(Rc::new(empty)),
         };
         let first = pool.renew(&View { snapshot: pool.shared.snapshot(), upstreams: Box::default() });
@@ -210,6 +213,17 @@ impl PoolWorker {
     /// This worker's counters of the pool.
     pub(crate) fn lane(&self) -> &PoolLane {
         self.shared.lanes.of(self.worker)
+    }
+
+    /// An answer's first byte took `took`.
+    pub(crate) fn observe(&self, took: Duration) {
+        let average = self.typical_us.get();
+        self.typical_us.set(average + (took.as_micros() as f32 - average) / 16.0);
+    }
+
+    /// How long answers of this pool have taken lately at this worker; nothing before the first.
+    pub(crate) fn typical_answer(&self) -> Duration {
+        Duration::from_micros(self.typical_us.get() as u64)
     }
 
     /// The number of the next pick.

@@ -10,6 +10,8 @@ mod support;
 
 mod allow;
 mod balancing;
+mod bonds;
+mod conduct;
 mod deadlines;
 mod errors;
 mod forwarding;
@@ -23,6 +25,7 @@ mod limits;
 mod retries;
 mod routing;
 mod session;
+mod steering;
 mod streaming;
 mod strict_answers;
 mod strict_heads;

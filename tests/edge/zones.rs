@@ -66,7 +66,7 @@ async fn a_dead_zone_fails_over_and_nobody_else_moves() {
             }
         }
     }
-    healthy(&edge, 4).await;
+    edge.counts("selvedge_target_status{status=\"unhealthy\"}", 2).await;
     for (home, clients) in &mut homes {
         for client in clients {
             let first = client.get("/").await.origin().to_owned();

@@ -114,13 +114,13 @@ pub(super) fn shift(control: &Control, zone: &str, change: ShiftChange) -> Resul
     Ok(json(StatusCode::OK, &ShiftView { zone: zone.to_string(), done: !change.dry_run, until, figures }))
 }
 
-/// Gives a zone back.
+/// Gives a zone back; one that is not out stays as it is.
 pub(super) fn restore(control: &Control, zone: &str) -> Result<Reply, ApiError> {
-    if control.end_shift(zone) {
-        return Ok(json(StatusCode::OK, &serde_json::json!({ "zone": zone, "restored": true })));
+    let restored = control.end_shift(zone);
+    if !restored && !control.pools.iter().any(|pool| pool.has_zone(zone)) {
+        return Err(unknown_zone(zone));
     }
-    let message = format!("zone {zone:?} is not shifted");
-    Err(ApiError::new(StatusCode::NOT_FOUND, "not_shifted", message))
+    Ok(json(StatusCode::OK, &serde_json::json!({ "zone": zone, "restored": restored })))
 }
 
 fn unknown_zone(zone: &str) -> ApiError {

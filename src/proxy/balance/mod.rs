@@ -31,8 +31,26 @@ pub struct Choice<'a> {
     pub may_return: bool,
     /// Targets that this request has failed on, by index.
     pub tried: &'a [u32],
+    /// The request has not hesitated yet.
+    pub may_hesitate: bool,
     /// Requests that have been waiting for any target and come first.
     pub ahead: u32,
+}
+
+/// What a policy finds in a tier.
+enum Found {
+    /// This target, by index; the request counts as in flight there.
+    Target(u32),
+    /// No target can begin.
+    None,
+    /// See [`Pick::AllSilent`].
+    Silent,
+}
+
+impl From<Option<u32>> for Found {
+    fn from(index: Option<u32>) -> Self {
+        index.map_or(Self::None, Self::Target)
+    }
 }
 
 /// What came of it.
@@ -52,6 +70,8 @@ pub enum Pick {
     },
     /// Every target that could take the request is full: wait for any.
     AllFull,
+    /// Those that were drawn have all let several requests go by without any answer: hesitate, once.
+    AllSilent,
     /// Nothing is left to try.
     NoneLeft,
 }
@@ -120,20 +140,24 @@ impl Choice<'_> {
                 several.iter().position(|tier| number < tier.up_to).unwrap_or_default()
             }
         };
-        let picked = (0..tiers.len())
-            .map(|step| &tiers[(first + step) % tiers.len()])
-            .find_map(|tier| self.pick_in(tier, turn, random));
-        match picked.or_else(|| self.pick_any()) {
+        for step in 0..tiers.len() {
+            match self.pick_in(&tiers[(first + step) % tiers.len()], turn, random) {
+                Found::Target(index) => return Pick::Target { index: index as usize, rehomed: false },
+                Found::Silent => return Pick::AllSilent,
+                Found::None => {}
+            }
+        }
+        match self.pick_any() {
             Some(index) => Pick::Target { index: index as usize, rehomed: false },
             None => self.none_began(),
         }
     }
 
-    fn pick_in(&self, tier: &Tier, turn: usize, random: u64) -> Option<u32> {
+    fn pick_in(&self, tier: &Tier, turn: usize, random: u64) -> Found {
         match (self.balance, self.key) {
-            (Balance::RoundRobin, _) => round_robin::pick(self, tier, turn),
+            (Balance::RoundRobin, _) => round_robin::pick(self, tier, turn).into(),
             (Balance::PeakEwma, _) => two_choices::pick(self, tier, random, two_choices::by_latency),
-            (Balance::Hash(_), Some(key)) => hash::pick(self, tier, key),
+            (Balance::Hash(_), Some(key)) => hash::pick(self, tier, key).into(),
             (Balance::LeastOutstanding | Balance::Hash(_), _) => {
                 two_choices::pick(self, tier, random, two_choices::by_outstanding)
             }

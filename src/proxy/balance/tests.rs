@@ -52,7 +52,7 @@ fn choice<'a>(
     bond: Option<&'a Bond>,
     tried: &'a [u32],
 ) -> Choice<'a> {
-    Choice { snapshot, balance, key: None, bond, may_return: false, tried, ahead: 0 }
+    Choice { snapshot, balance, key: None, bond, may_return: false, tried, may_hesitate: false, ahead: 0 }
 }
 
 fn bond(target: TargetId, session: u64) -> Bond {
@@ -250,6 +250,21 @@ fn a_hung_target_gets_few_requests_while_the_others_answer() {
         }
     }
     assert!(waiting <= 3, "{waiting} requests wait for the hung target");
+}
+
+#[test]
+fn in_a_burst_a_request_hesitates_before_a_fourth_one_goes_unanswered() {
+    let members = three_zones();
+    let snapshot = snapshot(&members);
+    let choice = Choice { may_hesitate: true, ..choice(&snapshot, &Balance::LeastOutstanding, None, &[]) };
+    let picks: Vec<_> =
+        (0..200u64).map(|turn| choice.pick(0, turn.wrapping_mul(0xd134_2543_de82_ef95))).collect();
+    let sent = picks.iter().filter(|pick| **pick != Pick::AllSilent).count();
+    assert!((15..=18).contains(&sent), "{sent} requests were sent before anybody answered");
+    snapshot.targets[4].state.answered();
+    let after: Vec<_> =
+        (0..20u64).map(|turn| choice.pick(0, turn.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    assert!(after.contains(&Pick::Target { index: 4, rehomed: false }));
 }
 
 #[test]

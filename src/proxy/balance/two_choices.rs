@@ -3,9 +3,10 @@
 //! Two are enough to keep the longest queue short, and unlike the minimum of all they do not send every worker to the
 //! same target at once. Loads are compared, not shares: a tie goes to the first that was drawn, so that idle targets get
 //! their shares. When both are silent (see [`by_outstanding`]) a few more are drawn: a target that hangs must not win
-//! because another is busy.
+//! because another is busy. If those are silent too, the request hesitates: in a burst out of nothing, nobody knows yet
+//! which target answers.
 
-use super::Choice;
+use super::{Choice, Found};
 use crate::pool::Tier;
 
 /// Further draws when both targets look as if they hung.
@@ -17,7 +18,7 @@ const SILENT: f64 = 1000.0;
 /// How much a target has to do.
 type Load = fn(&Choice<'_>, u32) -> f64;
 
-pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, random: u64, load: Load) -> Option<u32> {
+pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, random: u64, load: Load) -> Found {
     let rotation = &tier.rotation;
     // A target stands in the rotation as often as its share says. Multiply-shift instead of a remainder.
     let draw = |half: u64| rotation[(((half & 0xffff_ffff) * rotation.len() as u64) >> 32) as usize];
@@ -41,17 +42,17 @@ pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, random: u64, load: Load) ->
                 (better, worse, best_load) = (other, better, other_load);
             }
         }
+        if best_load >= SILENT && choice.may_hesitate {
+            return Found::Silent;
+        }
     }
-    if choice.begin_well(better) {
-        return Some(better);
-    }
-    if choice.begin_well(worse) {
-        return Some(worse);
+    if let Some(index) = [better, worse].into_iter().find(|index| choice.begin_well(*index)) {
+        return Found::Target(index);
     }
     // The slow way: the least loaded of all that can begin.
     let mut candidates: Vec<u32> = tier.open.to_vec();
     candidates.sort_by(|a, b| load(choice, *a).total_cmp(&load(choice, *b)));
-    candidates.into_iter().find(|index| choice.begin_well(*index))
+    candidates.into_iter().find(|index| choice.begin_well(*index)).into()
 }
 
 /// Requests in flight, and silence.

@@ -9,13 +9,14 @@ use http::{HeaderValue, StatusCode};
 use super::connection::{AnswerBody, Connection, HeadError};
 use super::upload::{Upload, UploadError};
 use super::{InFlight, Tunnel, Upstream};
-use crate::config;
+use crate::config::Balance;
 use crate::pool::Failure;
 use crate::proxy::Worker;
 use crate::proxy::body::{Answer, Body, RequestBody, RequestBodyError};
 use crate::proxy::error::ProxyError;
 use crate::proxy::http1::{Inform, encode, head};
 use crate::proxy::request::Head;
+use crate::proxy::worker::PoolWorker;
 
 /// Interim answers that one attempt may bring; more is not a protocol but an attack.
 const INTERIM_MAX: u32 = 16;
@@ -27,9 +28,7 @@ const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 pub(crate) struct Attempt<'a> {
     pub(crate) worker: &'static Worker,
     pub(crate) upstream: Rc<Upstream>,
-    pub(crate) timeouts: &'a config::Timeouts,
-    /// The pool balances by latency.
-    pub(crate) learns_latency: bool,
+    pub(crate) pool: &'a PoolWorker,
     pub(crate) head: &'a Head,
     pub(crate) inform: &'a Inform<'a>,
 }
@@ -66,7 +65,7 @@ pub(crate) async fn send(
     lane.attempts.bump();
     let mut connection = match attempt.upstream.reuse(attempt.worker.deadlines.coarse_ticks()) {
         Some(connection) => connection,
-        None => match attempt.upstream.connect(attempt.worker, attempt.timeouts).await {
+        None => match attempt.upstream.connect(attempt.worker, &attempt.pool.config.timeouts).await {
             Ok(connection) => connection,
             Err((failure, error)) => {
                 lane.failures[failure as usize].bump();
@@ -85,8 +84,9 @@ pub(crate) async fn send(
             let now = Instant::now();
             let took = now.duration_since(started);
             lane.first_byte.record(took);
+            attempt.pool.observe(took);
             attempt.upstream.heard(&in_flight.pool, answer.status, now);
-            if attempt.learns_latency {
+            if attempt.pool.config.balance == Balance::PeakEwma {
                 attempt.upstream.state.conduct.observe_latency(now, took);
             }
             lane.responses[answer.status.as_u16() as usize / 100 - 1].bump();
@@ -170,7 +170,7 @@ fn poll_attempt(
             Poll::Ready(Ok(())) => {
                 *uploading = false;
                 *hold = false;
-                connection.deadline.set(attempt.timeouts.first_byte);
+                connection.deadline.set(attempt.pool.config.timeouts.first_byte);
             }
             Poll::Ready(Err(UploadError::Client(error))) => return Poll::Ready(Err(Stopped::Client(error))),
             // The target may have answered before it stopped reading: look before giving up.
@@ -179,7 +179,7 @@ fn poll_attempt(
             // It is the client that we wait for, and that has a deadline of its own.
             Poll::Pending if upload.outgoing.is_empty() => connection.deadline.clear(),
             Poll::Pending if upload.outgoing.written() > before || !connection.deadline.is_set() => {
-                connection.deadline.set(attempt.timeouts.idle);
+                connection.deadline.set(attempt.pool.config.timeouts.idle);
             }
             Poll::Pending => {}
         }
@@ -205,10 +205,10 @@ fn poll_attempt(
         return poll_attempt(cx, attempt, connection, upload, hold, uploading);
     }
     if *uploading {
-        let why = format!("it read nothing for {:?}", attempt.timeouts.idle);
+        let why = format!("it read nothing for {:?}", attempt.pool.config.timeouts.idle);
         return Poll::Ready(Err(Stopped::Target(Failure::IdleTimeout, why)));
     }
-    let why = format!("no answer in {:?}", attempt.timeouts.first_byte);
+    let why = format!("no answer in {:?}", attempt.pool.config.timeouts.first_byte);
     Poll::Ready(Err(Stopped::Target(Failure::FirstByteTimeout, why)))
 }
 
@@ -249,7 +249,7 @@ impl Arrived {
         let body = if status == StatusCode::SWITCHING_PROTOCOLS {
             let tunnel = Tunnel {
                 connection: self.connection,
-                idle: attempt.timeouts.idle,
+                idle: attempt.pool.config.timeouts.idle,
                 in_flight: self.in_flight,
             };
             Body::Tunnel(Box::new(tunnel))
