@@ -80,7 +80,8 @@ fn out(rules: &GrayZone, needed: f64, now: Instant, zones: &[ZoneEvidence]) -> O
             let (zone, until) = (zone.zone.clone(), now + rules.expiry);
             Gray { zone, since: now, until, moves_sessions, reason }
         };
-        if own >= theirs + rules.failures {
+        // At least twice as bad: when most fail, nobody stands out.
+        if own >= theirs + rules.failures && own >= theirs * 2.0 {
             let (own, theirs) = (own * 100.0, theirs * 100.0);
             let reason = format!("{own:.1} % of its requests failed, {theirs:.1} % of the other zones'");
             return Some((own, gray(true, reason)));
@@ -188,6 +189,7 @@ mod tests {
     fn the_zone_that_fails_is_taken_out() {
         assert_eq!(taken_out(&zones([5, 300, 0])), Some(("az-b".to_owned(), true)));
         assert_eq!(taken_out(&zones([5, 50, 0])), None);
+        assert_eq!(taken_out(&zones([690, 903, 690])), None, "nor what is only worse there");
         assert_eq!(taken_out(&zones([300, 310, 305])), None, "what is wrong everywhere is nobody's fault");
     }
 

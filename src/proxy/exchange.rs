@@ -5,7 +5,6 @@
 //! types: which protocol brought the request, and which one takes it on, is not known here.
 
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::time::Instant;
 

@@ -23,6 +23,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// nothing there.
 const HESITATION_MAX: Duration = Duration::from_millis(10);
 
+/// The same before the first answer, when nobody knows how long they take.
+const FIRST_HESITATION: Duration = Duration::from_millis(50);
+
 /// What one request has waited so far.
 pub(crate) struct Patience<'a> {
     pool: &'a Rc<PoolWorker>,
@@ -54,7 +57,10 @@ impl<'a> Patience<'a> {
     /// Gives the targets time to answer somebody: several times what they usually take.
     async fn hesitate(&mut self, place: &Place<'_>) {
         let since = *self.hesitating_since.get_or_insert_with(Instant::now);
-        let limit = (self.pool.typical_answer() * 4).clamp(HESITATION_MAX / 4, HESITATION_MAX);
+        let limit = match self.pool.typical_answer() {
+            Duration::ZERO => FIRST_HESITATION,
+            typical => (typical * 4).clamp(HESITATION_MAX / 4, HESITATION_MAX),
+        };
         let left = limit.saturating_sub(since.elapsed());
         self.hesitated = left.is_zero() || tokio::time::timeout(left, place.turn()).await.is_err();
     }

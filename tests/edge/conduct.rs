@@ -255,7 +255,6 @@ async fn sessions_come_back_to_their_own_instance_when_all_were_killed() {
         assert_eq!(status, 200, "a session of {home} got an error");
         shoppers.push((home, client));
     }
-    eprintln!("{}", edge.log());
     status(&edge, "healthy", 6).await;
     for (home, client) in &mut shoppers {
         assert_eq!(client.get("/").await.origin(), home, "a session is not back on its own instance");

@@ -171,7 +171,7 @@ impl AnswerBody {
             decoder: Decoder::new(answer.framing),
             framing: answer.framing,
             keep_alive: answer.keep_alive && !held,
-            idle: attempt.timeouts.idle,
+            idle: attempt.pool.config.timeouts.idle,
             upload: (!upload.is_sent() && !held).then_some(upload),
             connection: Some(connection),
             upstream: attempt.upstream.clone(),
