@@ -16,6 +16,7 @@ use super::body::{Answer, Body, RequestBody};
 use super::error::ProxyError;
 use super::http1::Inform;
 use super::patience::Patience;
+use super::plan::PoolPlan;
 use super::request::Head;
 use super::retry::{Again, Retries};
 use super::session;
@@ -97,7 +98,7 @@ async fn forward(
     };
     let session = Session::read(worker, plan, pools, head);
     let pool = plan.pool(session.pool);
-    *record = Some(Record::start(pool));
+    *record = Some(Record::start(&pool.pool));
     if pool.config.max_requests.is_some_and(|most| pool.shared.live() > most) {
         pool.lane().overloaded.bump();
         return Err(ProxyError::Overloaded);
@@ -123,7 +124,7 @@ async fn forward(
 /// Pick, send, try again: until a target answers, or nothing is left to do.
 async fn attempts(
     worker: &'static Worker,
-    pool: &Rc<PoolWorker>,
+    pool: &PoolPlan,
     inform: &Inform<'_>,
     head: &Head,
     mut upload: Upload,
@@ -184,11 +185,11 @@ async fn attempts(
 
 fn pick(
     worker: &Worker,
-    pool: &PoolWorker,
+    pool: &PoolPlan,
     view: &View,
     session: &Session,
     key: Option<u64>,
-    retries: &Retries,
+    retries: &Retries<'_>,
     patience: &Patience<'_>,
 ) -> Pick {
     let choice = Choice {

@@ -6,14 +6,14 @@
 //! that has let several requests go by without an answer.
 
 use std::pin::pin;
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::Worker;
 use super::balance::Pick;
 use super::deadline::Deadline;
 use super::error::ProxyError;
-use super::worker::{PoolWorker, View};
+use super::plan::PoolPlan;
+use super::worker::View;
 use crate::pool::queue::Place;
 
 /// Between two looks at targets that all refused: nothing announces that one has come back before its next check.
@@ -28,7 +28,7 @@ const FIRST_HESITATION: Duration = Duration::from_millis(50);
 
 /// What one request has waited so far.
 pub(crate) struct Patience<'a> {
-    pool: &'a Rc<PoolWorker>,
+    pool: &'a PoolPlan,
     since: Option<Instant>,
     hesitating_since: Option<Instant>,
     hesitated: bool,
@@ -36,7 +36,7 @@ pub(crate) struct Patience<'a> {
 }
 
 impl<'a> Patience<'a> {
-    pub(crate) fn new(worker: &Worker, pool: &'a Rc<PoolWorker>) -> Self {
+    pub(crate) fn new(worker: &Worker, pool: &'a PoolPlan) -> Self {
         Self {
             pool,
             since: None,

@@ -7,18 +7,16 @@
 //!
 //! A body that is larger than `retry.max_body` cannot be sent twice, whatever the reason.
 
-use std::rc::Rc;
-
 use http::StatusCode;
 
+use super::plan::PoolPlan;
 use super::request::Head;
 use super::upstream::{AttemptError, Upload};
-use super::worker::PoolWorker;
 use crate::pool::Snapshot;
 
 /// The retries of one request.
-pub(crate) struct Retries {
-    pool: Rc<PoolWorker>,
+pub(crate) struct Retries<'a> {
+    pool: &'a PoolPlan,
     repeatable: bool,
     attempts: u32,
     /// Retries taken from the budget, given back at the end of the request.
@@ -38,15 +36,9 @@ pub(crate) enum Again {
     OverBudget,
 }
 
-impl Retries {
-    pub(crate) fn new(pool: &Rc<PoolWorker>, head: &Head) -> Self {
-        Self {
-            pool: pool.clone(),
-            repeatable: head.is_repeatable(),
-            attempts: 1,
-            taken: 0,
-            tried: Vec::new(),
-        }
+impl<'a> Retries<'a> {
+    pub(crate) fn new(pool: &'a PoolPlan, head: &Head) -> Self {
+        Self { pool, repeatable: head.is_repeatable(), attempts: 1, taken: 0, tried: Vec::new() }
     }
 
     /// Whether a request that failed like this at target `index` is sent again.
@@ -99,7 +91,7 @@ impl Retries {
     }
 }
 
-impl Drop for Retries {
+impl Drop for Retries<'_> {
     fn drop(&mut self) {
         (0..self.taken).for_each(|_| self.pool.shared.budget.end());
     }

@@ -10,10 +10,10 @@ use http::HeaderMap;
 use http::header;
 
 use super::Worker;
-use super::plan::Plan;
+use super::plan::{Plan, PoolPlan};
 use super::request::Head;
 use super::session::{self, ApplicationCookie, Bond};
-use super::worker::{PoolWorker, View};
+use super::worker::View;
 use crate::config::{Failback, Stickiness, StickinessMode, WeightedPool};
 use crate::pool::{Keeps, Snapshot, Verdict};
 
@@ -77,7 +77,7 @@ impl Session {
         self,
         worker: &Worker,
         plan: &Plan,
-        pool: &PoolWorker,
+        pool: &PoolPlan,
         landed: &Landed,
         secure: bool,
         headers: &mut HeaderMap,

@@ -18,7 +18,7 @@ use super::deadline::Deadlines;
 use super::error::ProxyError;
 use super::plan::Plan;
 use super::retry::Again;
-use super::session::{CookieForm, OpenedCookies};
+use super::session::OpenedCookies;
 use super::upstream::{AttemptError, Upstream};
 use crate::config::{self, Config};
 use crate::pool::{Pool, PoolLane, Pools, Snapshot, TargetId, WorkerLane};
@@ -172,14 +172,11 @@ impl Worker {
     }
 }
 
-/// A pool as one worker sees it.
+/// A pool as one worker sees it, whatever the plan says of it.
 pub(crate) struct PoolWorker {
     pub(crate) shared: Arc<Pool>,
-    /// What the plan's configuration says of it.
-    pub(crate) config: Arc<config::Pool>,
-    /// The pool's `Set-Cookie`, but for the value.
-    pub(crate) cookie: CookieForm,
     worker: usize,
+    keep_alive: Cell<config::UpstreamKeepAlive>,
     view: RefCell<Rc<View>>,
     turn: Cell<usize>,
     /// Moving average of the times to the first byte, in microseconds.
@@ -193,13 +190,12 @@ pub(crate) struct View {
 }
 
 impl PoolWorker {
-    pub(crate) fn new(shared: Arc<Pool>, config: Arc<config::Pool>, worker: usize) -> Self {
+    pub(crate) fn new(shared: Arc<Pool>, config: &config::Pool, worker: usize) -> Self {
         let empty = View { snapshot: shared.snapshot(), upstreams: Box::default() };
         let pool = Self {
-            cookie: CookieForm::new(&config.stickiness),
-            config,
             shared,
             worker,
+            keep_alive: Cell::new(config.keep_alive),
             // Workers begin at different places in the rotation, or they would all begin at the same target.
             turn: Cell::new(worker.wrapping_mul(0x9e37_79b9)),
             typical_us: Cell::new(0.0),
@@ -264,7 +260,7 @@ impl PoolWorker {
             .iter()
             .map(|target| {
                 known.remove(&target.state.id).unwrap_or_else(|| {
-                    Rc::new(Upstream::new(target.state.clone(), self.worker, self.config.keep_alive))
+                    Rc::new(Upstream::new(target.state.clone(), self.worker, self.keep_alive.get()))
                 })
             })
             .collect();

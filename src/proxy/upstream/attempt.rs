@@ -15,8 +15,8 @@ use crate::proxy::Worker;
 use crate::proxy::body::{Answer, Body, RequestBody, RequestBodyError};
 use crate::proxy::error::ProxyError;
 use crate::proxy::http1::{Inform, encode, head};
+use crate::proxy::plan::PoolPlan;
 use crate::proxy::request::Head;
-use crate::proxy::worker::PoolWorker;
 
 /// Interim answers that one attempt may bring; more is not a protocol but an attack.
 const INTERIM_MAX: u32 = 16;
@@ -28,7 +28,7 @@ const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 pub(crate) struct Attempt<'a> {
     pub(crate) worker: &'static Worker,
     pub(crate) upstream: Rc<Upstream>,
-    pub(crate) pool: &'a PoolWorker,
+    pub(crate) pool: &'a PoolPlan,
     pub(crate) head: &'a Head,
     pub(crate) inform: &'a Inform<'a>,
 }
