@@ -6,5 +6,6 @@ pub mod control;
 pub mod lifecycle;
 pub mod pool;
 pub mod proxy;
+pub mod reload;
 pub mod server;
 pub mod telemetry;

@@ -1,22 +1,25 @@
 //! The only wiring of both planes: everything is built from the configuration here, started in order, stopped in order.
 //!
-//! Start: bind every socket, so that nothing is half started; then the workers; then the control plane, on this thread.
-//! Stop (SIGTERM, SIGINT): `/readyz` fails; after `shutdown.delay` the listeners close and idle connections with them;
-//! what is in flight finishes within `shutdown.deadline`. A second signal ends the process at once.
+//! Start: bind every socket, so that nothing is half started; then publish the pools; then the workers; then the rest of the
+//! control plane, on this thread. SIGHUP reloads (see `reload`). Stop (SIGTERM, SIGINT): `/readyz` fails; after
+//! `shutdown.delay` the listeners close and idle connections with them; what is in flight finishes within
+//! `shutdown.deadline`. A second signal ends the process at once.
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::LocalSet;
 
 use crate::config::{AdminAddress, Config};
-use crate::control::{self, AdminListener};
+use crate::control::{self, AdminListener, Control};
 use crate::lifecycle::Phase;
 use crate::pool::Pools;
-use crate::proxy::{self, BindError, BoundListener};
+use crate::proxy::{BindError, BoundListener, Workers};
+use crate::reload::Reloader;
 
 /// Why a node did not start, or stopped without being asked.
 #[derive(Debug, thiserror::Error)]
@@ -40,29 +43,31 @@ pub fn run(config: &Arc<Config>) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut listeners = Vec::new();
     for listener in &config.listeners {
-        listeners.push(BoundListener::bind(listener, config.workers)?);
+        listeners.push(BoundListener::bind(listener, config.workers, &[])?);
     }
     runtime.block_on(async {
-        let admin = config.admin.as_ref().map(AdminListener::bind).transpose()?;
+        let admin = config.admin.as_ref().map(|admin| AdminListener::bind(&admin.address)).transpose()?;
+        let hangup = signal(SignalKind::hangup())?;
         let mut signals = Signals::listen()?;
-        let pools = Arc::new(Pools::new(&config.pools, config.workers));
+        let pools = Arc::new(Pools::new(config.workers));
         let (phase, watching) = watch::channel(Phase::Starting);
-        let workers = proxy::start(config, &pools, &mut listeners, &watching)?;
+        let node = control::Node { pools: pools.clone(), phase: watching.clone(), started: Instant::now() };
+        let places = listeners.iter().map(|bound| (bound.config.name.clone(), bound.address)).collect();
         announce(&listeners, admin.as_ref());
-        let node = control::Node {
-            config: config.clone(),
-            pools,
-            phase: watching,
-            started: Instant::now(),
-            listeners: listeners.iter().map(|bound| (bound.config.name.clone(), bound.address)).collect(),
-        };
-        drop(listeners);
+        let control = Rc::new(Control::new(node, config.clone(), places));
+        let workers = Rc::new(Workers::start(config, &control.shared_pools(), &pools, listeners, &watching)?);
         phase.send_replace(Phase::Serving);
-        let serving = serve_until_stopped(config, &phase, workers, &mut signals);
-        tokio::select! {
-            result = serving => result,
-            () = control::run(node, admin) => unreachable!("the control plane runs until it is dropped"),
-        }
+        let reloader = Reloader::new(control.clone(), workers.clone());
+        let all = async {
+            tokio::select! {
+                result = serve_until_stopped(&control, &phase, &workers, &mut signals) => result,
+                () = reloader.run(hangup) => unreachable!("reloads have no end"),
+                () = control::run(control.clone(), admin) => {
+                    unreachable!("the control plane runs until it is dropped")
+                }
+            }
+        };
+        LocalSet::new().run_until(all).await
     })
 }
 
@@ -80,23 +85,23 @@ fn announce(listeners: &[BoundListener], admin: Option<&AdminListener>) {
 }
 
 async fn serve_until_stopped(
-    config: &Config,
+    control: &Control,
     phase: &watch::Sender<Phase>,
-    workers: Vec<JoinHandle<()>>,
+    workers: &Workers,
     signals: &mut Signals,
 ) -> Result<(), ServerError> {
     tokio::select! {
         () = signals.next() => {}
-        () = any_finished(&workers) => return Err(ServerError::Worker),
+        () = any_finished(workers) => return Err(ServerError::Worker),
     }
-    let shutdown = config.shutdown;
+    let shutdown = control.running().config.shutdown;
     tracing::info!(delay = ?shutdown.delay, deadline = ?shutdown.deadline, "stopping");
     phase.send_replace(Phase::Leaving);
     let stop = async {
         tokio::time::sleep(shutdown.delay).await;
         phase.send_replace(Phase::Stopping);
         let all = async {
-            while !workers.iter().all(JoinHandle::is_finished) {
+            while !workers.are_finished() {
                 tick().await
             }
         };
@@ -111,8 +116,8 @@ async fn serve_until_stopped(
     Ok(())
 }
 
-async fn any_finished(workers: &[JoinHandle<()>]) {
-    while !workers.iter().any(JoinHandle::is_finished) {
+async fn any_finished(workers: &Workers) {
+    while !workers.any_finished() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

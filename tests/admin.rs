@@ -5,11 +5,12 @@
 mod support;
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use selvedge::config::{Config, Overrides};
-use selvedge::control::{self, AdminListener, Node};
+use selvedge::control::{self, AdminListener, Control, Node};
 use selvedge::lifecycle::Phase;
 use selvedge::pool::Pools;
 use serde_json::{Value, json};
@@ -19,6 +20,7 @@ use support::{
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::sync::watch;
+use tokio::task::LocalSet;
 
 const JSON: &str = "Content-Type: application/json";
 
@@ -393,10 +395,11 @@ async fn a_unix_socket_serves_the_same_api_under_any_host() {
     );
     std::fs::write(&file, text).unwrap();
     let config = Arc::new(Config::load(&file, &Overrides::default()).unwrap());
-    let listener = AdminListener::bind(config.admin.as_ref().unwrap()).unwrap();
-    let pools = Arc::new(Pools::new(&config.pools, 1));
+    let listener = AdminListener::bind(&config.admin.as_ref().unwrap().address).unwrap();
+    let pools = Arc::new(Pools::new(1));
     let (_phase, phase) = watch::channel(Phase::Serving);
-    let node = Node { config, pools, phase, started: Instant::now(), listeners: Vec::new() };
+    let node = Node { pools, phase, started: Instant::now() };
+    let control = Rc::new(Control::new(node, config, Vec::new()));
     let ask = async {
         let mut stream = UnixStream::connect(&socket).await.unwrap();
         stream.write_all(b"GET /v1/pools HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
@@ -404,10 +407,13 @@ async fn a_unix_socket_serves_the_same_api_under_any_host() {
         stream.read_to_string(&mut answer).await.unwrap();
         answer
     };
-    let answer = tokio::select! {
-        answer = within("an answer", ask) => answer,
-        () = control::run(node, Some(listener)) => unreachable!("it runs until dropped"),
+    let asked = async {
+        tokio::select! {
+            answer = within("an answer", ask) => answer,
+            () = control::run(control, Some(listener)) => unreachable!("it runs until dropped"),
+        }
     };
+    let answer = LocalSet::new().run_until(asked).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains("\"pools\":[]"), "{answer}");
     assert!(!socket.exists(), "the socket's file is gone with it");
 }

@@ -18,8 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::{ConfigArguments, Failure};
-use crate::config::AdminAddress;
 use crate::config::units::Secret;
+use crate::config::{AdminAddress, Config};
 
 /// For the whole exchange.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -45,12 +45,15 @@ pub(super) struct AdminArguments {
 
 /// Where an admin API listens, as somebody who wants to reach it writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Endpoint {
+pub(super) enum Endpoint {
     /// `http://HOST:PORT`; the authority is kept as written, as it goes into the Host field.
     Http(String),
     /// `unix:PATH`.
     Unix(PathBuf),
 }
+
+/// A body with its media type.
+pub(super) type Content = (&'static str, Bytes);
 
 /// An admin API that can be asked.
 pub(super) struct AdminClient {
@@ -59,16 +62,31 @@ pub(super) struct AdminClient {
 }
 
 impl AdminArguments {
+    /// As given to a command that reads a configuration anyway.
+    pub(super) fn new(admin: Option<Endpoint>, token_file: Option<PathBuf>) -> Self {
+        Self { admin, token_file, config: None }
+    }
+
     /// The client these arguments describe.
     pub(super) fn client(&self) -> Result<AdminClient, Failure> {
+        let load = |config: &PathBuf| ConfigArguments { config: config.clone(), zone: None }.load();
+        self.client_for(self.config.as_ref().map(load).transpose()?.as_ref())
+    }
+
+    /// The same, what is not given being taken from `config`.
+    pub(super) fn client_for(&self, config: Option<&Config>) -> Result<AdminClient, Failure> {
         let mut endpoint = Endpoint::Http("127.0.0.1:9900".to_owned());
         let mut token = None;
-        if let Some(config) = &self.config {
-            let config = ConfigArguments { config: config.clone(), zone: None }.load()?;
+        if let Some(config) = config {
             let disabled = "the configuration has no admin API ([admin] enabled = false)";
-            let admin = config.admin.ok_or_else(|| Failure::Other(disabled.to_owned()))?;
-            endpoint = Endpoint::of(admin.address);
-            token = admin.token.map(|token| Secret::clone(&token));
+            match &config.admin {
+                Some(admin) => {
+                    endpoint = Endpoint::of(&admin.address);
+                    token = admin.token.as_deref().cloned();
+                }
+                None if self.admin.is_some() => {}
+                None => return Err(Failure::Other(disabled.to_owned())),
+            }
         }
         if let Some(file) = &self.token_file {
             let text = std::fs::read_to_string(file)
@@ -81,9 +99,9 @@ impl AdminArguments {
 
 impl Endpoint {
     /// Where to connect for an API that is bound to `address`: "all addresses" is reached through loopback.
-    fn of(address: AdminAddress) -> Self {
+    fn of(address: &AdminAddress) -> Self {
         match address {
-            AdminAddress::Unix(path) => Self::Unix(path),
+            AdminAddress::Unix(path) => Self::Unix(path.clone()),
             AdminAddress::Tcp(address) => {
                 let ip = match address.ip() {
                     IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -126,7 +144,7 @@ impl fmt::Display for Endpoint {
 impl AdminClient {
     /// The body of the answer to `GET path`. Anything but a 200 is a failure that says what to do.
     pub(super) fn get(&self, path: &str) -> Result<Bytes, Failure> {
-        self.ask(&Method::GET, path, None)
+        self.good(&Method::GET, path, None)
     }
 
     /// The body of the answer to a request that changes something, with `body` as its JSON. What the API refuses is a failure
@@ -137,40 +155,53 @@ impl AdminClient {
         path: &str,
         body: &serde_json::Value,
     ) -> Result<Bytes, Failure> {
-        self.ask(method, path, Some(body))
+        self.good(method, path, Some(("application/json", body.to_string().into())))
     }
 
-    fn ask(&self, method: &Method, path: &str, body: Option<&serde_json::Value>) -> Result<Bytes, Failure> {
-        let failure = |what: String| Failure::Other(format!("admin API at {}: {what}", self.endpoint));
+    fn good(&self, method: &Method, path: &str, body: Option<Content>) -> Result<Bytes, Failure> {
+        match self.ask(method, path, body, DEADLINE)? {
+            (StatusCode::OK, body) => Ok(body),
+            (status, body) => Err(match api_error(&body) {
+                Some(message) => Failure::Other(message),
+                None => self.failure(&format!(
+                    "it answered {status} to {method} {path}; is this the admin API of selvedge?"
+                )),
+            }),
+        }
+    }
+
+    /// Any answer, but for one that wants another token.
+    pub(super) fn ask(
+        &self,
+        method: &Method,
+        path: &str,
+        body: Option<Content>,
+        deadline: Duration,
+    ) -> Result<(StatusCode, Bytes), Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| failure(format!("cannot start: {error}")))?;
+        let runtime = runtime.map_err(|error| self.failure(&format!("cannot start: {error}")))?;
         let answer = runtime
-            .block_on(async { tokio::time::timeout(DEADLINE, self.exchange(method, path, body)).await });
+            .block_on(async { tokio::time::timeout(deadline, self.exchange(method, path, body)).await });
         // A name lookup that hangs must not hold up the exit.
         runtime.shutdown_background();
-        let (status, body) = match answer {
-            Ok(answer) => answer.map_err(failure)?,
-            Err(_) => return Err(failure(format!("no answer within {} s", DEADLINE.as_secs()))),
-        };
-        match status {
-            StatusCode::OK => Ok(body),
-            StatusCode::UNAUTHORIZED => {
-                Err(failure("it wants another token; give --token-file or --config".to_owned()))
+        match answer {
+            Ok(Ok((StatusCode::UNAUTHORIZED, _))) => {
+                Err(self.failure("it wants another token; give --token-file or --config"))
             }
-            _ => match api_error(&body) {
-                Some(message) => Err(Failure::Other(message)),
-                None => Err(failure(format!(
-                    "it answered {status} to {method} {path}; is this the admin API of selvedge?"
-                ))),
-            },
+            Ok(answer) => answer.map_err(|what| self.failure(&what)),
+            Err(_) => Err(self.failure(&format!("no answer within {} s", deadline.as_secs()))),
         }
+    }
+
+    fn failure(&self, what: &str) -> Failure {
+        Failure::Other(format!("admin API at {}: {what}", self.endpoint))
     }
 
     async fn exchange(
         &self,
         method: &Method,
         path: &str,
-        body: Option<&serde_json::Value>,
+        body: Option<Content>,
     ) -> Result<(StatusCode, Bytes), String> {
         let unreachable = |error: std::io::Error| {
             format!("{error}; is the node running, and is this the address in its [admin]?")
@@ -193,7 +224,7 @@ impl AdminClient {
         host: &str,
         method: &Method,
         path: &str,
-        body: Option<&serde_json::Value>,
+        body: Option<Content>,
     ) -> Result<(StatusCode, Bytes), String> {
         let broken = |error: hyper::Error| format!("no usable answer: {error}");
         let (mut sender, connection) =
@@ -205,11 +236,12 @@ impl AdminClient {
             if let Some(token) = &self.token {
                 request = request.header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
             }
-            if body.is_some() {
-                request = request.header(CONTENT_TYPE, "application/json");
+            let mut sent = Bytes::new();
+            if let Some((content_type, body)) = body {
+                request = request.header(CONTENT_TYPE, content_type);
+                sent = body;
             }
-            let body = Full::new(Bytes::from(body.map(ToString::to_string).unwrap_or_default()));
-            let request = request.body(body).map_err(|error| error.to_string())?;
+            let request = request.body(Full::new(sent)).map_err(|error| error.to_string())?;
             let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
             let body = Limited::new(body, BODY_MAX).collect().await;
             Ok((head.status, body.map_err(|error| format!("broken answer: {error}"))?.to_bytes()))
@@ -265,7 +297,7 @@ mod tests {
 
     #[test]
     fn an_api_on_all_addresses_is_reached_through_loopback() {
-        let of = |address: &str| Endpoint::of(AdminAddress::Tcp(address.parse().unwrap())).to_string();
+        let of = |address: &str| Endpoint::of(&AdminAddress::Tcp(address.parse().unwrap())).to_string();
         assert_eq!(of("0.0.0.0:9900"), "http://127.0.0.1:9900");
         assert_eq!(of("[::]:9900"), "http://[::1]:9900");
         assert_eq!(of("10.0.0.1:9900"), "http://10.0.0.1:9900");

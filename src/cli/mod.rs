@@ -8,11 +8,13 @@
 //! | 0 | done |
 //! | 1 | could not be done: one line on standard error says why |
 //! | 2 | the arguments are wrong |
+//! | 3 | `check --diff` only: the configuration is good, and sessions would move or end |
 //! | 78 | the configuration is wrong: every mistake is on standard error (`EX_CONFIG` of `sysexits.h`) |
 
 mod admin_client;
 mod check;
 mod keys;
+mod reload;
 mod run;
 mod status;
 mod target;
@@ -45,7 +47,9 @@ enum Command {
     /// Serve, until SIGTERM or SIGINT
     Run(ConfigArguments),
     /// Report everything that is wrong with a configuration, and start nothing
-    Check(ConfigArguments),
+    Check(check::Arguments),
+    /// Make a running node take on what its configuration says now
+    Reload(reload::Arguments),
     /// Show pools, zones and targets of a running node
     Status(status::Arguments),
     /// Take a zone out for a time, or give it back
@@ -75,6 +79,8 @@ struct ConfigArguments {
 enum Failure {
     /// Exit code 78.
     Config(ConfigErrors),
+    /// A running node refuses its configuration, for these reasons. Exit code 78.
+    Refused(Vec<String>),
     /// Exit code 1.
     Other(String),
 }
@@ -91,15 +97,20 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let result = match (arguments.command, arguments.run) {
         (Some(Command::Run(config)), _) | (None, Some(config)) => run::run(&config),
-        (Some(Command::Check(config)), _) => check::run(&config),
+        (Some(Command::Check(arguments)), _) => return finish(check::run(&arguments)),
+        (Some(Command::Reload(arguments)), _) => reload::run(&arguments),
         (Some(Command::Status(arguments)), _) => status::run(&arguments),
         (Some(Command::Zone(command)), _) => zone::run(&command),
         (Some(Command::Target(command)), _) => target::run(&command),
         (Some(Command::Keys(command)), _) => keys::run(&command),
         (None, None) => Err(Failure::Other("no command; see selvedge --help".to_owned())),
     };
+    finish(result.map(|()| ExitCode::SUCCESS))
+}
+
+fn finish(result: Result<ExitCode, Failure>) -> ExitCode {
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(failure) => {
             let _ = writeln!(std::io::stderr(), "{failure}");
             failure.exit_code()
@@ -119,7 +130,7 @@ impl ConfigArguments {
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
-            Self::Config(_) => ExitCode::from(78),
+            Self::Config(_) | Self::Refused(_) => ExitCode::from(78),
             Self::Other(_) => ExitCode::FAILURE,
         }
     }
@@ -129,6 +140,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(errors) => errors.fmt(f),
+            Self::Refused(lines) => f.write_str(&lines.join("\n")),
             Self::Other(message) => write!(f, "selvedge: {message}"),
         }
     }

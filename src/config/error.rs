@@ -23,28 +23,34 @@ pub struct ConfigErrors {
     pub file: PathBuf,
     /// In the order of the file.
     pub problems: Vec<Problem>,
+    /// All files that were read, this one included: a change of any of them may help.
+    pub read: Vec<PathBuf>,
+}
+
+impl ConfigErrors {
+    /// Each mistake in a line of its own: where it is, what it is, what to do.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        self.problems.iter().map(|problem| {
+            let mut line = self.file.display().to_string();
+            if let Some(number) = problem.line {
+                line += &format!(":{number}");
+            }
+            line += ": ";
+            if !problem.key.is_empty() {
+                line += &format!("{}: ", problem.key);
+            }
+            line += &problem.what;
+            if !problem.hint.is_empty() {
+                line += &format!("; {}", problem.hint);
+            }
+            line
+        })
+    }
 }
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let file = self.file.display();
-        for (index, problem) in self.problems.iter().enumerate() {
-            if index > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{file}")?;
-            if let Some(line) = problem.line {
-                write!(f, ":{line}")?;
-            }
-            write!(f, ": ")?;
-            if !problem.key.is_empty() {
-                write!(f, "{}: ", problem.key)?;
-            }
-            write!(f, "{}", problem.what)?;
-            if !problem.hint.is_empty() {
-                write!(f, "; {}", problem.hint)?;
-            }
-        }
-        Ok(())
+        let lines: Vec<_> = self.lines().collect();
+        f.write_str(&lines.join("\n"))
     }
 }

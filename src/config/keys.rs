@@ -63,6 +63,11 @@ impl KeyRing {
         &self.0[0]
     }
 
+    /// Ids of all keys, in the order of the file.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().map(|key| u32::from_be_bytes(key.id))
+    }
+
     /// The key with this id.
     pub fn find(&self, id: &[u8]) -> Option<&Key> {
         self.0.iter().find(|key| key.id == id)

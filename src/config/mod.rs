@@ -11,6 +11,7 @@
 //! file is reported in one go, each with its line, its key, what is wrong and what to write instead.
 //! Nothing here opens a socket: only `load` reads files (the configuration and the session keys).
 
+pub mod changes;
 mod compile;
 pub mod error;
 mod file;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 
+pub use changes::Changes;
 pub use error::{ConfigErrors, Problem};
 pub use keys::KeyRing;
 
@@ -51,18 +53,52 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// What is written into forwarded requests and answers.
     pub forwarding: Forwarding,
+    /// Whether a change of [`Source::read`] is taken up without being asked. Default on.
+    pub watch: bool,
     /// How a node stops.
     pub shutdown: Shutdown,
     /// What is logged, and how.
     pub log: Log,
     /// Things that work but that their author would want to know; logged at start, printed by `check`.
     pub warnings: Vec<String>,
+    /// Where all this was read.
+    pub source: Source,
+}
+
+/// Where a configuration came from, to be read again.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The file.
+    pub file: PathBuf,
+    /// What it said.
+    pub text: Arc<str>,
+    /// What won over it.
+    pub overrides: Overrides,
+    /// All files that were read: that one, and those it names.
+    pub read: Vec<PathBuf>,
 }
 
 impl Config {
     /// Reads, parses and compiles the file at `path`. All problems come back together.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigErrors> {
         compile::load(path, overrides)
+    }
+
+    /// What the same file says now. Session keys that this process made for itself stay.
+    pub fn load_again(&self) -> Result<Self, ConfigErrors> {
+        Ok(self.keeping_own_keys(compile::load(&self.source.file, &self.source.overrides)?))
+    }
+
+    /// What the same file would mean if it said `text`; as [`Config::load_again`].
+    pub fn load_instead(&self, text: &str) -> Result<Self, ConfigErrors> {
+        Ok(self.keeping_own_keys(compile::load_text(&self.source.file, text, &self.source.overrides)?))
+    }
+
+    fn keeping_own_keys(&self, mut next: Self) -> Self {
+        if self.session_keys.file.is_none() && next.session_keys.file.is_none() {
+            next.session_keys = self.session_keys.clone();
+        }
+        next
     }
 }
 
@@ -98,6 +134,13 @@ pub struct Listener {
     pub max_fields: usize,
     /// Bytes of a request body; `None` for no limit, which is the default.
     pub max_body: Option<u64>,
+}
+
+impl Listener {
+    /// Whether `other` wants the socket that this one has: the options may differ.
+    pub fn is_at_the_place_of(&self, other: &Self) -> bool {
+        self.address == other.address && (self.address.port() != 0 || self.name == other.name)
+    }
 }
 
 /// Which requests, and what to do with them.
@@ -417,7 +460,7 @@ pub struct Drain {
 }
 
 /// Active checks of a pool's targets.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// `false`: every target counts as healthy.
     pub enabled: bool,
@@ -449,7 +492,7 @@ pub enum HealthDrain {
 }
 
 /// What a check is.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
     /// `GET path` and a status in one of `expect`.
     Http {

@@ -37,13 +37,15 @@ pub struct PoolControl {
     targets: RefCell<Vec<Tended>>,
     durations: RefCell<Recent>,
     /// Where this node stands.
-    zone: Option<ZoneName>,
+    zone: RefCell<Option<ZoneName>>,
     shifts: Rc<Shifts>,
     reviewed: RefCell<Reviewed>,
     /// Told of each new snapshot.
     published: Notify,
     /// See [`PoolControl::known`].
     known: Cell<bool>,
+    /// The pool is no longer in the configuration.
+    retired: Cell<bool>,
 }
 
 /// One target of a pool, with all that led to its status.
@@ -94,11 +96,12 @@ impl PoolControl {
             sources: RefCell::default(),
             targets: RefCell::default(),
             durations: RefCell::default(),
-            zone,
+            zone: RefCell::new(zone),
             shifts,
             reviewed: RefCell::default(),
             published: Notify::new(),
             known: Cell::new(false),
+            retired: Cell::new(false),
         };
         control.set_source(Source::File, written);
         control
@@ -112,6 +115,34 @@ impl PoolControl {
     /// Its checked configuration.
     pub fn config(&self) -> Arc<config::Pool> {
         self.config.borrow().clone()
+    }
+
+    /// Takes on another configuration of the same pool, the node standing in `zone`, and publishes what follows from it. All
+    /// that is known of its targets stays.
+    pub fn adopt(&self, config: Arc<config::Pool>, zone: Option<ZoneName>) {
+        let written = config.targets.iter().map(Listed::from).collect();
+        let rules = &config.health;
+        self.targets.borrow_mut().iter_mut().for_each(|target| target.checks.adopt(rules));
+        self.config.replace(config);
+        self.zone.replace(zone);
+        self.set_source(Source::File, written);
+        self.publish();
+    }
+
+    /// The node is in service without this pool's targets being known: it came with a reload.
+    pub fn join_late(&self) {
+        self.known.set(true);
+    }
+
+    /// The pool is no longer in the configuration: requests in flight keep its last snapshot, and nobody tends it.
+    pub fn retire(&self) {
+        self.retired.set(true);
+        self.published.notify_one();
+    }
+
+    /// Whether it is no longer in the configuration.
+    pub fn is_retired(&self) -> bool {
+        self.retired.get()
     }
 
     /// Its targets, in the order in which they came. Not to be held across an await.
@@ -156,7 +187,7 @@ impl PoolControl {
         for member in members.iter_mut().filter(|member| member.state.zone == *zone) {
             member.zone_out = Some(ZoneOut { moved: 1.0, trickle: 0.0 });
         }
-        Snapshot::build(&self.config(), self.zone.as_ref(), members)
+        Snapshot::build(&self.config(), self.zone.borrow().as_ref(), members)
     }
 
     /// What each source lists. Not to be held across an await.
@@ -321,7 +352,7 @@ impl PoolControl {
             info!(%pool, left, "targets that are no longer listed have left");
         }
         let members = self.members(&targets, now);
-        let snapshot = Snapshot::build(&self.config(), self.zone.as_ref(), members);
+        let snapshot = Snapshot::build(&self.config(), self.zone.borrow().as_ref(), members);
         let panicked = self.pool.snapshot().panic;
         if snapshot.panic != panicked {
             self.log_panic(&snapshot);

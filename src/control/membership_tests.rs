@@ -11,8 +11,8 @@ fn control() -> PoolControl {
                 [[pool.shop.target]]\naddress = \"127.0.0.1:1\"\nzone = \"az-a\"\n";
     std::fs::write(&file, text).unwrap();
     let config = config::Config::load(&file, &config::Overrides::default()).unwrap();
-    let pools = Arc::new(Pools::new(&config.pools, 1));
-    PoolControl::new(pools.all[0].clone(), config.pools[0].clone(), &pools, None, Rc::default())
+    let pools = Arc::new(Pools::new(1));
+    PoolControl::new(pools.pool(&config.pools[0]), config.pools[0].clone(), &pools, None, Rc::default())
 }
 
 fn listed(port: u16) -> Listed {

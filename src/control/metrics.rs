@@ -4,6 +4,7 @@
 //! units in the name, `_total` for what only grows. Counters of a target end with its membership and come back with it.
 
 use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::membership::PoolControl;
 use super::{Control, Phase, phase_word};
@@ -20,6 +21,7 @@ pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
 pub fn render(control: &Control, process: &Process) -> String {
     let mut text = Exposition::default();
     node(&mut text, control);
+    configuration(&mut text, control);
     connections(&mut text, control);
     pools(&mut text, control);
     sessions(&mut text, control);
@@ -31,7 +33,8 @@ pub fn render(control: &Control, process: &Process) -> String {
 }
 
 fn node(text: &mut Exposition, control: &Control) {
-    let zone = control.node.config.zone.as_deref().unwrap_or("");
+    let running = control.running();
+    let zone = running.config.zone.as_deref().unwrap_or("");
     let labels = [("version", env!("CARGO_PKG_VERSION")), ("zone", zone)];
     text.family("selvedge_build_info", Kind::Gauge, "Version and zone of this node; always 1.")
         .sample(&labels, 1);
@@ -44,6 +47,49 @@ fn node(text: &mut Exposition, control: &Control) {
     text.family("selvedge_workers", Kind::Gauge, "Data-plane threads.").sample(&[], workers);
     text.family("selvedge_uptime_seconds", Kind::Gauge, "Time since the start.")
         .sample(&[], control.uptime().as_secs_f64());
+}
+
+fn configuration(text: &mut Exposition, control: &Control) {
+    let running = control.running();
+    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+    text.family(
+        "selvedge_config_generation",
+        Kind::Gauge,
+        "Configurations that have run, the present one included.",
+    )
+    .sample(&[], running.generation);
+    text.family(
+        "selvedge_config_since_seconds",
+        Kind::Gauge,
+        "When the configuration began to run, since 1970.",
+    )
+    .sample(&[], seconds(running.since));
+    text.family(
+        "selvedge_config_restart_needed",
+        Kind::Gauge,
+        "Settings of the configuration that wait for a restart.",
+    )
+    .sample(&[], running.restart.len());
+    let mut reloads = text.family("selvedge_config_reloads_total", Kind::Counter, "Reloads, by result.");
+    for (result, count) in ["done", "refused"].into_iter().zip(control.reloads.counts()) {
+        reloads.sample(&[("result", result)], count);
+    }
+    let last = control.reloads.last();
+    let good = last.as_ref().is_none_or(|last| last.refused.is_empty());
+    text.family(
+        "selvedge_config_last_reload_successful",
+        Kind::Gauge,
+        "1 if the last reload was done or there was none, 0 if it was refused.",
+    )
+    .sample(&[], u8::from(good));
+    if let Some(last) = last {
+        text.family(
+            "selvedge_config_last_reload_seconds",
+            Kind::Gauge,
+            "When the last reload was tried, since 1970.",
+        )
+        .sample(&[], seconds(last.at));
+    }
 }
 
 fn connections(text: &mut Exposition, control: &Control) {
@@ -84,7 +130,7 @@ fn each_pool<T: std::fmt::Display>(
     control: &Control,
     value: impl Fn(&PoolControl) -> T,
 ) {
-    for pool in &control.pools {
+    for pool in &control.running().pools {
         family.sample(&[("pool", &pool.pool().name)], value(pool));
     }
 }
@@ -95,7 +141,7 @@ fn pools(text: &mut Exposition, control: &Control) {
         Kind::Counter,
         "Requests answered to clients, by class of status.",
     );
-    for pool in &control.pools {
+    for pool in &control.running().pools {
         let (name, lanes) = (&*pool.pool().name, &pool.pool().lanes);
         for (index, class) in CLASSES.into_iter().enumerate() {
             let count = lanes.sum(|lane| &lane.responses[index]);
@@ -107,7 +153,7 @@ fn pools(text: &mut Exposition, control: &Control) {
         Kind::Histogram,
         "From a request's head to the last byte of its answer.",
     );
-    for pool in &control.pools {
+    for pool in &control.running().pools {
         let sum = Distribution::of_lanes(&pool.pool().lanes, |lane| &lane.duration);
         durations.histogram(&[("pool", &pool.pool().name)], &sum);
     }
@@ -151,7 +197,7 @@ fn sessions(text: &mut Exposition, control: &Control) {
         Kind::Counter,
         "What reading the session cookie of a request found.",
     );
-    for pool in &control.pools {
+    for pool in &control.running().pools {
         for verdict in Verdict::ALL {
             let count = pool.pool().lanes.sum(|lane| &lane.verdicts[*verdict as usize]);
             verdicts.sample(&[("pool", &pool.pool().name), ("verdict", verdict.as_str())], count);
@@ -178,7 +224,7 @@ pub fn count_zones(pool: &PoolControl) -> BTreeMap<ZoneName, (u64, u64)> {
 
 fn zones(text: &mut Exposition, control: &Control) {
     let counts: Vec<_> =
-        control.pools.iter().map(|pool| (pool.pool().name.clone(), count_zones(pool))).collect();
+        control.running().pools.iter().map(|pool| (pool.pool().name.clone(), count_zones(pool))).collect();
     let mut gauge = |name, help, of: fn(&(u64, u64)) -> u64| {
         let mut family = text.family(name, Kind::Gauge, help);
         for (pool, zones) in &counts {
@@ -194,7 +240,7 @@ fn zones(text: &mut Exposition, control: &Control) {
         Kind::Gauge,
         "1 while a zone is taken out, by a shift or because it is gray.",
     );
-    for (control, (pool, zones)) in control.pools.iter().zip(&counts) {
+    for (control, (pool, zones)) in control.running().pools.iter().zip(&counts) {
         for zone in zones.keys() {
             out.sample(&[("pool", pool), ("zone", zone)], u8::from(control.zone_out(zone).is_some()));
         }
@@ -206,7 +252,7 @@ fn each_target(
     control: &Control,
     mut write: impl FnMut([(&'static str, &str); 3], &super::membership::Tended),
 ) {
-    for pool in &control.pools {
+    for pool in &control.running().pools {
         for target in pool.targets().iter() {
             let address = target.state.address.to_string();
             let labels = [("pool", &*pool.pool().name), ("zone", &*target.state.zone), ("target", &*address)];

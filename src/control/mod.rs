@@ -6,6 +6,7 @@
 //! health/      checks the targets
 //! review       the regular look at each pool, which carries out what these decide:
 //! outlier, gray_zone, drain, shift     who is out, for what reason, until when; window: what they look at
+//! reloads      the way to ask for another configuration, and what came of it
 //! recent       durations of the last minute
 //! metrics      everything that is counted, as Prometheus reads it
 //! admin/       the HTTP API and the dashboard
@@ -21,64 +22,59 @@ pub mod membership;
 pub mod metrics;
 pub mod outlier;
 pub mod recent;
+pub mod reloads;
 pub mod review;
 pub mod shift;
 pub mod sources;
 pub mod standing;
 pub mod window;
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
-use tokio::task::LocalSet;
+use tokio::task::spawn_local;
 
 use crate::config::{self, Config, ZoneName};
 pub use crate::lifecycle::Phase;
 use crate::pool::{Pool, Pools};
 pub use admin::AdminListener;
 use membership::PoolControl;
+use reloads::Reloads;
 use shift::{Shift, Shifts};
 
 /// What the control plane is given of the node it is part of.
 pub struct Node {
-    /// The configuration that runs.
-    pub config: Arc<Config>,
     /// What is shared with the data plane.
     pub pools: Arc<Pools>,
     /// What the node is doing.
     pub phase: watch::Receiver<Phase>,
     /// When the process started.
     pub started: Instant,
-    /// Names of the listeners, and where they are bound.
-    pub listeners: Vec<(Arc<str>, SocketAddr)>,
 }
 
-/// Runs the control plane until dropped: publishes every pool, checks its targets, and answers on `admin`.
+/// Runs the control plane until dropped: checks the targets of every pool, and answers on `admin`.
 ///
-/// Needs a current-thread runtime with I/O and time.
-pub async fn run(node: Node, admin: Option<AdminListener>) {
-    let tasks = LocalSet::new();
-    let control = Rc::new(Control::new(node));
-    control.pools.iter().for_each(|pool| drop(tasks.spawn_local(tend(pool.clone()))));
-    tasks.spawn_local(keep_recent(control.pools.clone()));
-    tasks.spawn_local(end_shifts(control.clone()));
-    let serving = async move {
-        match admin {
-            Some(listener) => admin::serve(control, listener).await,
-            None => std::future::pending().await,
-        }
-    };
-    tasks.run_until(serving).await;
+/// Needs a `LocalSet`, and a runtime with I/O and time.
+pub async fn run(control: Rc<Control>, admin: Option<AdminListener>) {
+    control.running().pools.iter().for_each(|pool| drop(spawn_local(tend(pool.clone()))));
+    spawn_local(keep_recent(control.clone()));
+    spawn_local(end_shifts(control.clone()));
+    match admin {
+        Some(listener) => admin::serve(control, listener).await,
+        None => std::future::pending().await,
+    }
 }
 
-/// Checks the targets of a pool for as long as they are in it, and lets those go whose drain has ended.
+/// Checks the targets of a pool for as long as they are in it, and lets those go whose drain has ended. Ends with the
+/// pool.
 async fn tend(pool: Rc<PoolControl>) {
     let mut checks = health::Checking::default();
     let mut next_look = tokio::time::Instant::now();
-    loop {
+    while !pool.is_retired() {
         checks.follow(&pool);
         let departure = pool.next_departure();
         tokio::select! {
@@ -108,10 +104,10 @@ async fn end_shifts(control: Rc<Control>) {
     }
 }
 
-async fn keep_recent(pools: Vec<Rc<PoolControl>>) {
+async fn keep_recent(control: Rc<Control>) {
     loop {
         tokio::time::sleep(recent::STEP).await;
-        pools.iter().for_each(|pool| pool.keep_recent());
+        control.running().pools.iter().for_each(|pool| pool.keep_recent());
     }
 }
 
@@ -119,22 +115,84 @@ async fn keep_recent(pools: Vec<Rc<PoolControl>>) {
 pub struct Control {
     /// What it was given.
     pub node: Node,
-    /// Same order as [`Pools::all`].
-    pub pools: Vec<Rc<PoolControl>>,
+    /// Reloads of the configuration.
+    pub reloads: Reloads,
     /// Zones that the operator has taken out.
     pub shifts: Rc<Shifts>,
+    running: RefCell<Rc<Running>>,
+}
+
+/// What a reload replaces as a whole.
+pub struct Running {
+    /// The configuration that runs; what waits for a restart is as it was.
+    pub config: Arc<Config>,
+    /// How many configurations have run, this one included.
+    pub generation: u64,
+    /// Since when it runs.
+    pub since: SystemTime,
+    /// What its file says and only a restart can do, in words.
+    pub restart: Vec<String>,
+    /// Names of the listeners, and where they are bound.
+    pub listeners: Vec<(Arc<str>, SocketAddr)>,
+    /// Same order as [`Config::pools`].
+    pub pools: Vec<Rc<PoolControl>>,
+}
+
+impl Running {
+    /// The pool called `name`.
+    pub fn pool(&self, name: &str) -> Option<&Rc<PoolControl>> {
+        self.pools.iter().find(|pool| &*pool.pool().name == name)
+    }
 }
 
 impl Control {
-    /// Takes charge of every pool of the node, and publishes it.
-    pub fn new(node: Node) -> Self {
-        let both = node.pools.all.iter().zip(&node.config.pools);
-        let (zone, shifts) = (&node.config.zone, Rc::new(Shifts::default()));
-        let control = |(pool, config): (&Arc<Pool>, &Arc<config::Pool>)| {
-            let (pool, config) = (pool.clone(), config.clone());
-            Rc::new(PoolControl::new(pool, config, &node.pools, zone.clone(), shifts.clone()))
+    /// Takes charge of every pool of `config`, and publishes it.
+    pub fn new(node: Node, config: Arc<Config>, listeners: Vec<(Arc<str>, SocketAddr)>) -> Self {
+        let shifts = Rc::new(Shifts::default());
+        let pool = |pool: &Arc<config::Pool>| {
+            let (shared, zone) = (node.pools.pool(pool), config.zone.clone());
+            Rc::new(PoolControl::new(shared, pool.clone(), &node.pools, zone, shifts.clone()))
         };
-        Self { pools: both.map(control).collect(), shifts, node }
+        let pools = config.pools.iter().map(pool).collect();
+        let running = Running {
+            config,
+            generation: 1,
+            since: SystemTime::now(),
+            restart: Vec::new(),
+            listeners,
+            pools,
+        };
+        Self { node, reloads: Reloads::default(), shifts, running: RefCell::new(Rc::new(running)) }
+    }
+
+    /// What runs now.
+    pub fn running(&self) -> Rc<Running> {
+        self.running.borrow().clone()
+    }
+
+    /// Takes on another configuration and publishes its pools: those that stay keep all that is known of their targets.
+    /// Needs a `LocalSet`.
+    pub fn adopt(&self, config: Arc<Config>, listeners: Vec<(Arc<str>, SocketAddr)>, restart: Vec<String>) {
+        let before = self.running();
+        let pools = config.pools.iter().map(|pool| match before.pool(&pool.name) {
+            Some(present) => {
+                present.adopt(pool.clone(), config.zone.clone());
+                present.clone()
+            }
+            None => {
+                let (all, zone) = (&self.node.pools, config.zone.clone());
+                let new = PoolControl::new(all.pool(pool), pool.clone(), all, zone, self.shifts.clone());
+                let new = Rc::new(new);
+                new.join_late();
+                spawn_local(tend(new.clone()));
+                new
+            }
+        });
+        let pools: Vec<_> = pools.collect();
+        let gone = before.pools.iter().filter(|pool| !pools.iter().any(|other| Rc::ptr_eq(pool, other)));
+        gone.for_each(|pool| pool.retire());
+        let (generation, since) = (before.generation + 1, SystemTime::now());
+        self.running.replace(Rc::new(Running { config, generation, since, restart, listeners, pools }));
     }
 
     /// Takes a zone out, in every pool.
@@ -162,15 +220,20 @@ impl Control {
     }
 
     fn announce(&self, zone: &str, what: &'static str, reason: &str) {
-        for pool in self.pools.iter().filter(|pool| pool.has_zone(zone)) {
+        for pool in self.running().pools.iter().filter(|pool| pool.has_zone(zone)) {
             pool.decide(zone.to_owned(), what, reason.to_owned());
             pool.publish();
         }
     }
 
+    /// The pools themselves, in the order of the configuration that runs.
+    pub fn shared_pools(&self) -> Vec<Arc<Pool>> {
+        self.running().pools.iter().map(|pool| pool.pool().clone()).collect()
+    }
+
     /// The pool called `name`.
-    pub fn pool(&self, name: &str) -> Option<&Rc<PoolControl>> {
-        self.pools.iter().find(|pool| &*pool.pool().name == name)
+    pub fn pool(&self, name: &str) -> Option<Rc<PoolControl>> {
+        self.running().pool(name).cloned()
     }
 
     /// What the node is doing.
@@ -193,11 +256,12 @@ impl Control {
             Phase::Serving => {}
         }
         let mut in_service = 0;
-        for pool in &self.pools {
+        let running = self.running();
+        for pool in &running.pools {
             pool.known().map_err(|unknown| format!("pool {}: {unknown}", pool.config().name))?;
             in_service += pool.targets().iter().filter(|target| target.in_service()).count();
         }
-        if in_service == 0 && !self.pools.is_empty() {
+        if in_service == 0 && !running.pools.is_empty() {
             return Err("no target of any pool is in service".into());
         }
         Ok(())

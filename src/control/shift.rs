@@ -119,8 +119,14 @@ struct ZoneFigures {
 /// What taking `zone` out would do; `None` if no pool has a target there.
 pub fn figures(control: &Control, zone: &ZoneName) -> Option<Figures> {
     let has = |pool: &&PoolControl| pool.targets().iter().any(|target| target.state.zone == *zone);
-    let pools: Vec<PoolFigures> =
-        control.pools.iter().map(AsRef::as_ref).filter(has).map(|pool| pool_figures(pool, zone)).collect();
+    let pools: Vec<PoolFigures> = control
+        .running()
+        .pools
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(has)
+        .map(|pool| pool_figures(pool, zone))
+        .collect();
     let enough = pools.iter().all(|pool| pool.capacity_left >= pool.capacity_needed);
     (!pools.is_empty()).then(|| Figures { zone: zone.to_string(), enough, pools })
 }

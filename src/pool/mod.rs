@@ -89,10 +89,8 @@ impl Pool {
     }
 }
 
-/// All that the two planes of a node share.
+/// What the two planes of a node share beside the pools themselves.
 pub struct Pools {
-    /// Same order as [`config::Config::pools`], which routes refer to by index.
-    pub all: Vec<Arc<Pool>>,
     /// One state per target identity, however often the target leaves and returns.
     states: DashMap<TargetId, Arc<TargetState>, foldhash::fast::RandomState>,
     /// Counters of the workers themselves.
@@ -101,10 +99,14 @@ pub struct Pools {
 }
 
 impl Pools {
-    /// The pools of a configuration, without targets.
-    pub fn new(configs: &[Arc<config::Pool>], workers: usize) -> Self {
-        let all = configs.iter().map(|config| Arc::new(Pool::new(config, workers))).collect();
-        Self { all, states: DashMap::default(), workers: Lanes::new(workers), worker_count: workers }
+    /// For so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { states: DashMap::default(), workers: Lanes::new(workers), worker_count: workers }
+    }
+
+    /// A new pool, without targets.
+    pub fn pool(&self, config: &config::Pool) -> Arc<Pool> {
+        Arc::new(Pool::new(config, self.worker_count))
     }
 
     /// The state of this target; made at its first appearance.

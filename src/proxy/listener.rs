@@ -1,14 +1,18 @@
 //! Listening sockets: bound before anything starts, accepted by every worker on its own.
 //!
 //! Each worker has its own socket on the same address (SO_REUSEPORT), so the kernel spreads connections and no lock is
-//! shared. What an accepted connection says is not read here.
+//! shared. A socket stays as it is while the configuration of its listener changes: what is new holds for connections
+//! accepted from then on. What an accepted connection says is not read here.
 
+use std::cell::{Cell, RefCell};
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -22,14 +26,14 @@ const BACKLOG: i32 = 4096;
 /// Pause after an accept that failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// One listener, bound: a socket for each worker.
+/// One listener, bound: a socket for each worker, until the worker takes it.
 pub struct BoundListener {
     /// What the configuration says of it.
     pub config: config::Listener,
     /// Where it is bound; the port is the real one even if 0 was asked for.
     pub address: SocketAddr,
     sockets: Vec<std::net::TcpListener>,
-    /// Open connections over all workers.
+    /// Open connections over all workers. Also tells one listener from another.
     open: Arc<AtomicUsize>,
 }
 
@@ -44,8 +48,8 @@ pub struct BindError {
 }
 
 impl BoundListener {
-    /// Binds one socket for each worker.
-    pub fn bind(config: &config::Listener, workers: usize) -> Result<Self, BindError> {
+    /// Binds one socket for each worker, `beside` listeners of this node that are bound already.
+    pub fn bind(config: &config::Listener, workers: usize, beside: &[Self]) -> Result<Self, BindError> {
         let fail = |source: io::Error| BindError {
             name: config.name.clone(),
             address: config.address,
@@ -59,8 +63,11 @@ impl BoundListener {
             },
             source,
         };
-        // A socket that shares its port would be bound even beside a stranger's: ask without sharing first.
-        drop(socket(config.address, false).map_err(fail)?);
+        // A socket that shares its port would be bound even beside a stranger's: ask without sharing first, unless the port
+        // is ours already, on another address.
+        if !beside.iter().any(|other| other.address.port() == config.address.port()) {
+            drop(socket(config.address, false).map_err(fail)?);
+        }
         let first = socket(config.address, true).map_err(fail)?;
         let address = first.local_addr().map_err(fail)?;
         let mut sockets = vec![first];
@@ -70,10 +77,14 @@ impl BoundListener {
         Ok(Self { config: config.clone(), address, sockets, open: Arc::default() })
     }
 
-    /// Takes the socket of one worker out, to be moved to its thread.
-    pub(crate) fn take(&mut self) -> Option<WorkerSocket> {
-        let socket = self.sockets.pop()?;
-        Some(WorkerSocket { config: self.config.clone(), socket, open: self.open.clone() })
+    /// The same listener under another configuration.
+    pub(crate) fn under(self, config: config::Listener) -> Self {
+        Self { config, ..self }
+    }
+
+    /// What one worker is told of it: its socket too, the first time.
+    pub(crate) fn for_worker(&mut self) -> WorkerListener {
+        WorkerListener { config: self.config.clone(), socket: self.sockets.pop(), open: self.open.clone() }
     }
 }
 
@@ -92,54 +103,131 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener
     Ok(socket.into())
 }
 
-/// A listener's socket for one worker.
-pub(crate) struct WorkerSocket {
+/// A listener as one worker is to have it.
+pub(crate) struct WorkerListener {
     config: config::Listener,
-    socket: std::net::TcpListener,
+    /// `None` when the worker has it already.
+    socket: Option<std::net::TcpListener>,
     open: Arc<AtomicUsize>,
 }
 
-impl WorkerSocket {
-    /// Accepts and serves until the worker stops; what the kernel has completed by then is still served.
-    pub(crate) async fn run(self, worker: &'static Worker) {
-        let watched = self.socket.try_clone().and_then(TcpListener::from_std);
-        let listener = match watched {
+/// A listener as one worker has it.
+pub(crate) struct Listening {
+    /// For connections accepted from now on.
+    config: RefCell<Rc<config::Listener>>,
+    open: Arc<AtomicUsize>,
+    closing: Cell<bool>,
+    /// Who accepts, to be told of the close.
+    accepting: Cell<Option<Waker>>,
+}
+
+/// Gives a worker exactly the listeners of `wanted`: those it has take on their new configuration, the others are closed.
+pub(crate) fn listen(worker: &'static Worker, wanted: Vec<WorkerListener>) {
+    let mut present = worker.listening.borrow_mut();
+    let is = |wanted: &WorkerListener, listening: &Listening| Arc::ptr_eq(&wanted.open, &listening.open);
+    let (stay, go) = present.drain(..).partition(|listening| wanted.iter().any(|one| is(one, listening)));
+    *present = stay;
+    close(worker, &go);
+    for listener in wanted {
+        match (present.iter().find(|listening| is(&listener, listening)), listener.socket) {
+            (Some(listening), _) => drop(listening.config.replace(Rc::new(listener.config))),
+            (None, Some(socket)) => {
+                let listening = Rc::new(Listening {
+                    config: RefCell::new(Rc::new(listener.config)),
+                    open: listener.open,
+                    closing: Cell::new(false),
+                    accepting: Cell::new(None),
+                });
+                present.push(listening.clone());
+                tokio::task::spawn_local(listening.run(worker, Accepting::count(worker), socket));
+            }
+            (None, None) => tracing::error!(listener = %listener.config.name, "a worker has lost its socket"),
+        }
+    }
+}
+
+/// Closes these listeners: whoever waits there for a connection or a request looks up.
+pub(crate) fn close(worker: &Worker, listening: &[Rc<Listening>]) {
+    for listening in listening {
+        listening.closing.set(true);
+        if let Some(accepting) = listening.accepting.take() {
+            accepting.wake();
+        }
+    }
+    if !listening.is_empty() {
+        worker.deadlines.wake_everyone();
+    }
+}
+
+impl Listening {
+    /// Whether no further request is taken from its connections.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Accepts and serves until it is closed; what the kernel has completed by then is still served.
+    async fn run(self: Rc<Self>, worker: &'static Worker, _here: Accepting, socket: std::net::TcpListener) {
+        let listener = match socket.try_clone().and_then(TcpListener::from_std) {
             Ok(listener) => listener,
             Err(error) => {
-                tracing::error!(listener = %self.config.name, "the socket cannot be watched: {error}");
+                let name = self.config.borrow().name.clone();
+                tracing::error!(listener = %name, "the socket cannot be watched: {error}");
                 return;
             }
         };
-        let config = Rc::new(self.config.clone());
         loop {
-            match next(worker, &listener).await {
-                Some(Ok((tcp, address))) => self.admit(worker, &config, tcp, address).await,
+            match self.next(&listener).await {
+                Some(Ok((tcp, address))) => self.admit(worker, tcp, address).await,
                 Some(Err(error)) if is_about_one_connection(&error) => {}
                 Some(Err(error)) => {
                     worker.lane().accept_errors.bump();
-                    tracing::warn!(listener = %config.name, "cannot accept: {error}");
-                    worker.pause(ACCEPT_PAUSE).await;
+                    let name = self.config.borrow().name.clone();
+                    tracing::warn!(listener = %name, "cannot accept: {error}");
+                    self.pause(ACCEPT_PAUSE).await;
                 }
                 None => break,
             }
         }
         // What the kernel has completed by now would be reset when the socket closes. Asked without the runtime, which may
         // say "nothing" when a task has had its share.
-        while let Ok((tcp, address)) = self.socket.accept() {
+        while let Ok((tcp, address)) = socket.accept() {
             if let Ok(tcp) = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp)) {
-                self.admit(worker, &config, tcp, address).await;
+                self.admit(worker, tcp, address).await;
             }
         }
     }
 
+    /// The next connection; `None` once the listener is closed and the kernel has no more.
+    async fn next(&self, listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+        std::future::poll_fn(|cx| match listener.poll_accept(cx) {
+            Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+            Poll::Pending => self.poll_closing(cx).map(|()| None),
+        })
+        .await
+    }
+
+    /// Ready once the listener is closed.
+    fn poll_closing(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.closing.get() {
+            return Poll::Ready(());
+        }
+        self.accepting.set(Some(cx.waker().clone()));
+        Poll::Pending
+    }
+
+    /// Waits for a while, or until the listener is closed.
+    async fn pause(&self, duration: Duration) {
+        let mut sleep = pin!(tokio::time::sleep(duration));
+        std::future::poll_fn(|cx| match self.poll_closing(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => sleep.as_mut().poll(cx),
+        })
+        .await;
+    }
+
     /// Serves a connection if its source may connect, once there is a place for it.
-    async fn admit(
-        &self,
-        worker: &'static Worker,
-        config: &Rc<config::Listener>,
-        tcp: TcpStream,
-        address: SocketAddr,
-    ) {
+    async fn admit(self: &Rc<Self>, worker: &'static Worker, tcp: TcpStream, address: SocketAddr) {
+        let config = self.config.borrow().clone();
         let lane = worker.lane();
         lane.accepted.bump();
         let source = address.ip().to_canonical();
@@ -147,15 +235,21 @@ impl WorkerSocket {
             lane.denied.bump();
             return;
         }
-        let place = self.place(worker, config).await;
-        serve(worker, config, place, tcp, address);
+        let place = self.place(worker).await;
+        let _ = tcp.set_nodelay(true);
+        let serving = http1::serve(worker, self.clone(), config, tcp, address);
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            serving.await;
+        });
     }
 
     /// A place among the listener's connections. While there is none, the kernel's queue holds the others, and refuses
     /// when it is full too.
-    async fn place(&self, worker: &'static Worker, config: &config::Listener) -> OpenConnection {
+    async fn place(&self, worker: &'static Worker) -> OpenConnection {
         let mut told = false;
         loop {
+            let config = self.config.borrow().clone();
             if let Some(place) = OpenConnection::count(worker, &self.open, config.max_connections) {
                 return place;
             }
@@ -167,30 +261,20 @@ impl WorkerSocket {
     }
 }
 
-/// The next connection; `None` once the worker stops and the kernel has no more.
-async fn next(worker: &Worker, listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
-    std::future::poll_fn(|cx: &mut Context<'_>| match listener.poll_accept(cx) {
-        Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-        Poll::Pending if worker.stopping.get() => Poll::Ready(None),
-        Poll::Pending => worker.poll_stop(cx).map(|()| None),
-    })
-    .await
+/// Counts a task that accepts: a worker does not end before it.
+struct Accepting(&'static Worker);
+
+impl Accepting {
+    fn count(worker: &'static Worker) -> Self {
+        worker.accepting.set(worker.accepting.get() + 1);
+        Self(worker)
+    }
 }
 
-/// Serves a connection in a task of its own.
-fn serve(
-    worker: &'static Worker,
-    config: &Rc<config::Listener>,
-    place: OpenConnection,
-    tcp: TcpStream,
-    address: SocketAddr,
-) {
-    let _ = tcp.set_nodelay(true);
-    let serving = http1::serve(worker, config.clone(), tcp, address);
-    tokio::task::spawn_local(async move {
-        let _place = place;
-        serving.await;
-    });
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.accepting.set(self.0.accepting.get() - 1);
+    }
 }
 
 /// An open connection: counted, and the place where a panic is noticed that would end it.

@@ -11,26 +11,43 @@ use std::sync::Arc;
 use super::route::RouteTable;
 use super::session::CookieForm;
 use super::worker::PoolWorker;
+use super::workers::Change;
 use crate::config::{self, Config};
-use crate::pool::Pool;
 
 /// See the module's documentation.
 pub(crate) struct Plan {
     pub(crate) config: Arc<Config>,
-    pub(crate) routes: RouteTable,
+    /// One table for all workers; it is only read.
+    pub(crate) routes: Arc<RouteTable>,
     /// Same order as [`Config::pools`], which routes refer to by index.
     pub(crate) pools: Vec<PoolPlan>,
 }
 
 impl Plan {
-    /// The first plan of a worker; `pools` in the order of the configuration.
-    pub(crate) fn new(config: Arc<Config>, pools: &[Arc<Pool>], worker: usize) -> Self {
-        let both = config.pools.iter().zip(pools);
-        let pools = both.map(|(config, pool)| {
-            let pool = Rc::new(PoolWorker::new(pool.clone(), config, worker));
+    /// A plan without routes and pools.
+    pub(crate) fn empty(config: Arc<Config>) -> Self {
+        Self { config, routes: Arc::new(RouteTable::new(&[])), pools: Vec::new() }
+    }
+
+    /// The plan that comes after this one on the worker with this index. Pools that stay keep their view, and so their
+    /// connections.
+    pub(crate) fn followed_by(&self, change: &Change, worker: usize) -> Self {
+        let pools = change.config.pools.iter().zip(&change.pools).map(|(config, shared)| {
+            let known = self.pools.iter().find(|pool| Arc::ptr_eq(&pool.shared, shared));
+            let pool = match known {
+                Some(known) => known.pool.clone(),
+                None => Rc::new(PoolWorker::new(shared.clone(), config, worker)),
+            };
+            pool.set_keep_alive(config.keep_alive);
             PoolPlan { cookie: CookieForm::new(&config.stickiness), config: config.clone(), pool }
         });
-        Self { pools: pools.collect(), routes: RouteTable::new(&config.routes), config }
+        Self { pools: pools.collect(), routes: change.routes.clone(), config: change.config.clone() }
+    }
+
+    /// Lets go of pools that `next` does not have.
+    pub(crate) fn retire_pools_missing_in(&self, next: &Self) {
+        let stays = |pool: &PoolPlan| next.pools.iter().any(|other| Rc::ptr_eq(&other.pool, &pool.pool));
+        self.pools.iter().filter(|pool| !stays(pool)).for_each(|pool| pool.retire());
     }
 
     /// A pool by its index in the configuration.

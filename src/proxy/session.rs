@@ -218,6 +218,11 @@ impl OpenedCookies {
         Self((0..OPENED).map(|_| Cell::new(None)).collect())
     }
 
+    /// Forgets all: keys and indices of pools are others from now on.
+    pub(crate) fn forget(&self) {
+        self.0.iter().for_each(|place| place.set(None));
+    }
+
     /// What [`open`] gives for this text as a cookie of the pool with this index.
     pub(crate) fn open(&self, config: &config::Config, pool: usize, text: &[u8]) -> Result<Bond, Verdict> {
         let text: &[u8; TEXT] = text.try_into().map_err(|_| Verdict::Malformed)?;

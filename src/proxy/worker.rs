@@ -4,11 +4,8 @@
 //! request takes the view once and keeps it; a newer snapshot makes a new view for the requests that follow.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future as _;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use foldhash::{HashMap, HashMapExt as _};
@@ -16,11 +13,13 @@ use http::{HeaderMap, HeaderValue};
 
 use super::deadline::Deadlines;
 use super::error::ProxyError;
+use super::listener::{self, Listening};
 use super::plan::Plan;
 use super::retry::Again;
 use super::session::OpenedCookies;
 use super::upstream::{AttemptError, Upstream};
-use crate::config::{self, Config};
+use super::workers::Change;
+use crate::config;
 use crate::pool::{Pool, PoolLane, Pools, Snapshot, TargetId, WorkerLane};
 
 /// Empty field maps kept for the next heads.
@@ -40,25 +39,36 @@ pub(crate) struct Worker {
     /// Cookies opened lately.
     pub(crate) opened: OpenedCookies,
     spare_maps: RefCell<Vec<HeaderMap>>,
-    /// No further request is taken on any connection.
-    pub(crate) stopping: Cell<bool>,
-    /// Those who accept, to be told of the stop.
-    accepting: RefCell<Vec<Waker>>,
+    /// Its listeners that are open.
+    pub(crate) listening: RefCell<Vec<Rc<Listening>>>,
+    /// Tasks that accept, also those that are about to end.
+    pub(crate) accepting: Cell<usize>,
 }
 
 impl Worker {
-    pub(crate) fn new(index: usize, config: Arc<Config>, shared: Arc<Pools>) -> Self {
+    /// A worker that serves nothing yet.
+    pub(crate) fn new(index: usize, shared: Arc<Pools>, config: Arc<config::Config>) -> Self {
         Self {
             index,
-            plan: RefCell::new(Rc::new(Plan::new(config, &shared.all, index))),
+            plan: RefCell::new(Rc::new(Plan::empty(config))),
             deadlines: Deadlines::new(),
             random: Random::from_system(),
             opened: OpenedCookies::new(),
             spare_maps: RefCell::default(),
-            stopping: Cell::new(false),
-            accepting: RefCell::default(),
+            listening: RefCell::default(),
+            accepting: Cell::new(0),
             shared,
         }
+    }
+
+    /// Takes on a configuration: requests that begin from now on follow it, on whatever connection.
+    pub(crate) fn adopt(&'static self, change: Change) {
+        let plan = Rc::new(self.plan().followed_by(&change, self.index));
+        let before = self.plan.replace(plan);
+        before.retire_pools_missing_in(&self.plan());
+        // What was opened with the keys of then, for the pools of then.
+        self.opened.forget();
+        listener::listen(self, change.listeners);
     }
 
     /// This worker's counters that belong to no pool.
@@ -85,33 +95,14 @@ impl Worker {
         }
     }
 
-    /// From now on nothing new is taken: whoever waits for a connection or a request looks up.
+    /// From now on nothing new is taken.
     pub(crate) fn stop(&self) {
-        self.stopping.set(true);
-        self.accepting.take().into_iter().for_each(Waker::wake);
-        self.deadlines.wake_everyone();
+        listener::close(self, &self.listening.take());
     }
 
-    /// Ready once the worker stops.
-    pub(crate) fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stopping.get() {
-            return Poll::Ready(());
-        }
-        let mut accepting = self.accepting.borrow_mut();
-        if !accepting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            accepting.push(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-
-    /// Waits for a while, or until the worker stops.
-    pub(crate) async fn pause(&self, duration: Duration) {
-        let mut sleep = pin!(tokio::time::sleep(duration));
-        std::future::poll_fn(|cx| match self.poll_stop(cx) {
-            Poll::Ready(()) => Poll::Ready(()),
-            Poll::Pending => sleep.as_mut().poll(cx),
-        })
-        .await;
+    /// Whether a connection is open, or may still come of what the kernel has completed.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.accepting.get() > 0 || self.lane().open.get() > 0
     }
 
     /// Closes what has been idle for too long, every second, for as long as the worker lives.
@@ -204,6 +195,19 @@ impl PoolWorker {
         let first = pool.renew(&View { snapshot: pool.shared.snapshot(), upstreams: Box::default() });
         pool.view.replace(first);
         pool
+    }
+
+    /// Keeps so many idle connections from now on.
+    pub(crate) fn set_keep_alive(&self, keep_alive: config::UpstreamKeepAlive) {
+        self.keep_alive.set(keep_alive);
+        self.view().upstreams.iter().for_each(|upstream| upstream.set_keep_alive(keep_alive));
+    }
+
+    /// No plan names the pool any more: whatever becomes idle is closed.
+    pub(crate) fn retire(&self) {
+        let none = config::UpstreamKeepAlive { connections: 0, ..self.keep_alive.get() };
+        self.set_keep_alive(none);
+        self.view().upstreams.iter().for_each(|upstream| upstream.close_idle());
     }
 
     /// This worker's counters of the pool.

@@ -8,21 +8,25 @@ pub mod prometheus;
 pub mod time;
 
 use std::io::IsTerminal as _;
+use std::sync::OnceLock;
 
+use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{Layer as _, fmt, registry};
+use tracing_subscriber::{Layer as _, Registry, fmt, registry, reload};
 
 use crate::config::{Log, LogFormat};
+
+/// Which lines are written, to be changed while the node runs.
+static LEVELS: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// Starts logging to standard error. A second call changes nothing.
 ///
 /// The level of `log` is that of Selvedge itself; of the libraries under it, warnings and errors are shown.
 /// Colours only on a terminal, and not when `NO_COLOR` is set.
 pub fn init(log: &Log) {
-    let levels =
-        Targets::new().with_default(LevelFilter::WARN).with_target("selvedge", LevelFilter::from(log.level));
+    let (levels, handle) = reload::Layer::new(levels(log.level));
     let lines = match log.format {
         LogFormat::Text => {
             let colours = colours_wanted(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR"));
@@ -35,7 +39,21 @@ pub fn init(log: &Log) {
         }
     };
     let already_started = registry().with(lines).try_init();
-    drop(already_started);
+    if already_started.is_ok() {
+        let _ = LEVELS.set(handle);
+    }
+}
+
+/// Changes the level; does nothing before [`init`].
+pub fn set_level(level: Level) {
+    if let Some(handle) = LEVELS.get() {
+        // The only error is a subscriber that is gone.
+        let _ = handle.reload(levels(level));
+    }
+}
+
+fn levels(level: Level) -> Targets {
+    Targets::new().with_default(LevelFilter::WARN).with_target("selvedge", LevelFilter::from(level))
 }
 
 /// <https://no-color.org>: any value but the empty one switches colours off.

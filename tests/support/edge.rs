@@ -26,7 +26,7 @@ pub struct Edge {
     pub admin: SocketAddr,
     child: Child,
     log: Log,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 type Log = Arc<Mutex<Vec<String>>>;
@@ -194,7 +194,7 @@ impl Edge {
             }
         });
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut edge = Self { web: unknown, admin: unknown, child, log, _folder: folder };
+        let mut edge = Self { web: unknown, admin: unknown, child, log, folder };
         edge.web = edge.address_of("web").await;
         edge.admin = edge.logged_address(|line| line.contains("admin")).await;
         edge
@@ -287,11 +287,61 @@ impl Edge {
         assert!(reached.is_ok(), "{selector} is {last}, expected {count}");
     }
 
+    /// The file that it was started with, `selvedge.toml`.
+    pub fn config(&self) -> PathBuf {
+        self.folder.path().join("selvedge.toml")
+    }
+
+    /// Writes another configuration into that file.
+    pub fn write(&self, config: &str) {
+        std::fs::write(self.config(), config).unwrap();
+    }
+
+    /// Answer of the admin API to a request for a reload.
+    pub async fn reload(&self) -> Response {
+        self.admin_client().request("POST", "/v1/reload", &["Connection: close"], b"").await
+    }
+
+    /// Writes another configuration and has it reloaded; panics if it is refused.
+    pub async fn becomes(&self, config: &str) {
+        self.write(config);
+        let answer = self.reload().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// How many configurations have run.
+    pub async fn generation(&self) -> u64 {
+        self.metric("selvedge_config_generation").await
+    }
+
+    /// Inodes of its sockets that listen on `port`, in order.
+    pub fn listening(&self, port: u16) -> Vec<u64> {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let of_port = table.lines().skip(1).filter_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let here = fields[1].ends_with(&format!(":{port:04X}")) && fields[3] == "0A";
+            here.then(|| fields[9].parse::<u64>().unwrap())
+        });
+        let inodes: Vec<_> = of_port.collect();
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
+        let links = open.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        let ours: Vec<_> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+        let mut inodes: Vec<_> =
+            inodes.into_iter().filter(|inode| ours.contains(&format!("socket:[{inode}]"))).collect();
+        inodes.sort_unstable();
+        inodes
+    }
+
     /// Resident memory of the process, in bytes.
     pub fn rss(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).expect("SIGHUP can be sent");
     }
 
     /// Sends SIGTERM.

@@ -23,24 +23,42 @@ use std::time::Duration;
 
 use super::file::{self, Field, FileConfig, Name, OrAuto, Place, Problems, Text as _};
 use super::units::Quantity;
-use super::{Config, ConfigErrors, Forwarding, Log, LogFormat, Overrides, Problem, Shutdown, ZoneName};
+use super::{
+    Config, ConfigErrors, Forwarding, Log, LogFormat, Overrides, Problem, Shutdown, Source, ZoneName,
+};
 
 /// Reads, parses and compiles the file at `path`.
 pub(super) fn load(path: &Path, overrides: &Overrides) -> Result<Config, ConfigErrors> {
-    let errors = |problems| ConfigErrors { file: path.to_owned(), problems };
     let text = std::fs::read_to_string(path).map_err(|error| {
         let what = format!("cannot be read: {error}");
         let hint = "give --config the path of a file in TOML".to_owned();
-        errors(vec![Problem { line: None, key: String::new(), what, hint }])
+        let problems = vec![Problem { line: None, key: String::new(), what, hint }];
+        ConfigErrors { file: path.to_owned(), problems, read: vec![path.to_owned()] }
     })?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    compile(&text, folder, overrides).map_err(errors)
+    load_text(path, &text, overrides)
 }
 
-/// Compiles `text`; files it names are looked up from `folder`.
-fn compile(text: &str, folder: &Path, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
+/// Parses and compiles `text` as if the file at `path` said that.
+pub(super) fn load_text(path: &Path, text: &str, overrides: &Overrides) -> Result<Config, ConfigErrors> {
+    let mut read = vec![path.to_owned()];
+    match compile(text, path.parent().unwrap_or(Path::new("")), overrides, &mut read) {
+        Ok(config) => {
+            let (file, text, overrides) = (path.to_owned(), text.into(), overrides.clone());
+            Ok(Config { source: Source { file, text, overrides, read }, ..config })
+        }
+        Err(problems) => Err(ConfigErrors { file: path.to_owned(), problems, read }),
+    }
+}
+
+/// Compiles `text`; files it names are looked up from `folder`, and noted in `read`.
+fn compile(
+    text: &str,
+    folder: &Path,
+    overrides: &Overrides,
+    read: &mut Vec<PathBuf>,
+) -> Result<Config, Vec<Problem>> {
     let (file, problems) = file::parse(text).map_err(|syntax| vec![syntax])?;
-    let mut compiler = Compiler { folder, has_zone: false, problems, warnings: Vec::new() };
+    let mut compiler = Compiler { folder, read, has_zone: false, problems, warnings: Vec::new() };
     let config = compiler.config(file, overrides);
     let problems = compiler.problems.into_sorted();
     if problems.is_empty() { Ok(Config { warnings: compiler.warnings, ..config }) } else { Err(problems) }
@@ -52,6 +70,8 @@ struct Compiler<'a> {
     folder: &'a Path,
     /// Whether it is known where the node stands.
     has_zone: bool,
+    /// Files that the configuration names and that were read, or should have been.
+    read: &'a mut Vec<PathBuf>,
     problems: Problems,
     warnings: Vec<String>,
 }
@@ -74,9 +94,16 @@ impl Compiler<'_> {
             routes,
             pools: pools.into_iter().map(Arc::new).collect(),
             forwarding: forwarding_fields(file.forwarding.or_default()),
+            watch: file.watch.or(true),
             shutdown: self.shutdown(file.shutdown.or_default()),
             log: log_lines(file.log.or_default()),
             warnings: Vec::new(),
+            source: Source {
+                file: PathBuf::new(),
+                text: "".into(),
+                overrides: Overrides::default(),
+                read: Vec::new(),
+            },
         }
     }
 

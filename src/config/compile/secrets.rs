@@ -104,6 +104,7 @@ impl Compiler<'_> {
             return None;
         }
         let path = self.path(value);
+        self.read.push(path.clone());
         match std::fs::read_to_string(&path) {
             Ok(text) => {
                 self.warn_of_other_readers(&path, &place);

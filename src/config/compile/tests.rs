@@ -15,7 +15,7 @@ address = "127.0.0.1:9001"
 "#;
 
 fn compiled(text: &str) -> Result<Config, Vec<Problem>> {
-    compile(text, Path::new("/nowhere"), &Overrides::default())
+    compile(text, Path::new("/nowhere"), &Overrides::default(), &mut Vec::new())
 }
 
 /// Everything that is wrong with `text`, a line each: `LINE KEY: WHAT; HINT`.
@@ -244,7 +244,7 @@ fn routes_refer_to_pools_by_the_order_of_their_names() {
 fn the_command_line_wins_over_the_files_zone() {
     let zone = |text: &str| {
         let overrides = Overrides { zone: Some(text.to_owned()) };
-        let config = compile(&format!("zone = \"az-a\"{GOOD}"), Path::new(""), &overrides);
+        let config = compile(&format!("zone = \"az-a\"{GOOD}"), Path::new(""), &overrides, &mut Vec::new());
         config.map(|config| config.zone.unwrap().to_string()).map_err(|problems| problems[0].what.clone())
     };
     assert_eq!(zone("az-b"), Ok("az-b".to_owned()));

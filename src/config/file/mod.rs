@@ -78,6 +78,7 @@ tables! {
     table FileConfig {
         zone: Name,
         workers: OrAuto,
+        watch: bool,
         listener: Vec<At<Listener>>,
         route: Vec<At<Route>>,
         pool: Named<Pool>,

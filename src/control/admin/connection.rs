@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -50,12 +51,10 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers on `listener` until dropped. Needs a `LocalSet`.
 pub(in crate::control) async fn serve(control: Rc<Control>, listener: AdminListener) {
-    let AdminListener { socket, token, .. } = listener;
-    let guard = Guard { token, local: None };
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let served = match socket {
-        AdminSocket::Tcp(socket) => serve_tcp(control, socket, guard, slots).await,
-        AdminSocket::Unix(socket, _removed_at_the_end) => serve_unix(control, socket, guard, slots).await,
+    let served = match listener.socket {
+        AdminSocket::Tcp(socket) => serve_tcp(control, socket, slots).await,
+        AdminSocket::Unix(socket, _removed_at_the_end) => serve_unix(control, socket, slots).await,
     };
     if let Err(error) = served {
         error!(%error, "the admin API cannot be served");
@@ -66,15 +65,13 @@ pub(in crate::control) async fn serve(control: Rc<Control>, listener: AdminListe
 async fn serve_tcp(
     control: Rc<Control>,
     socket: std::net::TcpListener,
-    guard: Guard,
     slots: Arc<Semaphore>,
 ) -> io::Result<()> {
     let socket = TcpListener::from_std(socket)?;
     while let Ok(slot) = slots.clone().acquire_owned().await {
         match socket.accept().await.and_then(|(stream, _)| Ok((stream.local_addr()?, stream))) {
             Ok((local, stream)) => {
-                let guard = Guard { local: Some(local), ..guard.clone() };
-                spawn_local(hold(slot, connection(control.clone(), stream, guard, LIMITS)));
+                spawn_local(hold(slot, connection(control.clone(), stream, Some(local), LIMITS)));
             }
             Err(error) => pause(&error).await,
         }
@@ -85,14 +82,13 @@ async fn serve_tcp(
 async fn serve_unix(
     control: Rc<Control>,
     socket: std::os::unix::net::UnixListener,
-    guard: Guard,
     slots: Arc<Semaphore>,
 ) -> io::Result<()> {
     let socket = UnixListener::from_std(socket)?;
     while let Ok(slot) = slots.clone().acquire_owned().await {
         match socket.accept().await {
             Ok((stream, _)) => {
-                spawn_local(hold(slot, connection(control.clone(), stream, guard.clone(), LIMITS)));
+                spawn_local(hold(slot, connection(control.clone(), stream, None, LIMITS)));
             }
             Err(error) => pause(&error).await,
         }
@@ -111,13 +107,16 @@ async fn hold(slot: OwnedSemaphorePermit, connection: impl Future<Output = ()>) 
     drop(slot);
 }
 
-/// Serves one connection to its end.
-async fn connection<S>(control: Rc<Control>, stream: S, guard: Guard, limits: Limits)
+/// Serves one connection to its end; `local` is this end of it, unless it is a unix socket.
+async fn connection<S>(control: Rc<Control>, stream: S, local: Option<SocketAddr>, limits: Limits)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let service = service_fn(|request| {
-        let (control, guard) = (control.clone(), guard.clone());
+        let control = control.clone();
+        // A reload may have brought another token.
+        let token = control.running().config.admin.as_ref().and_then(|admin| admin.token.clone());
+        let guard = Guard { token, local };
         async move { Ok::<_, Infallible>(answer(&control, &guard, request).await) }
     });
     let mut builder = http1::Builder::new();
@@ -156,12 +155,11 @@ mod tests {
         let file = folder.path().join("selvedge.toml");
         std::fs::write(&file, "[[listener]]\nname = \"web\"\naddress = \"127.0.0.1:0\"").unwrap();
         let config = Arc::new(Config::load(&file, &Overrides::default()).unwrap());
-        let pools = Arc::new(Pools::new(&config.pools, 1));
+        let pools = Arc::new(Pools::new(1));
         let (_, phase) = tokio::sync::watch::channel(Phase::Serving);
-        let node = Node { config, pools, phase, started: Instant::now(), listeners: Vec::new() };
+        let node = Node { pools, phase, started: Instant::now() };
         let (ours, theirs) = duplex(buffer);
-        let guard = Guard { token: None, local: None };
-        spawn_local(connection(Rc::new(Control::new(node)), theirs, guard, limits));
+        spawn_local(connection(Rc::new(Control::new(node, config, Vec::new())), theirs, None, limits));
         ours
     }
 

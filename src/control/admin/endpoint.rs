@@ -17,6 +17,8 @@ pub(super) enum Endpoint {
     Metrics,
     /// `/v1/openapi.json`
     OpenApi,
+    /// `/v1/reload`
+    Reload,
     /// `/v1/pools`
     Pools,
     /// `/v1/pools/{pool}`
@@ -41,6 +43,7 @@ impl Endpoint {
             "/readyz" => return Some(Self::Readyz),
             "/metrics" => return Some(Self::Metrics),
             "/v1/openapi.json" => return Some(Self::OpenApi),
+            "/v1/reload" => return Some(Self::Reload),
             "/v1/pools" => return Some(Self::Pools),
             _ => {}
         }
@@ -60,6 +63,7 @@ impl Endpoint {
         match self {
             Self::TargetState { .. } => "PUT",
             Self::Shift(_) => "PUT, DELETE",
+            Self::Reload => "POST",
             _ => "GET, HEAD",
         }
     }

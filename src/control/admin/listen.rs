@@ -10,12 +10,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use crate::config::units::Secret;
-use crate::config::{Admin, AdminAddress};
+use crate::config::AdminAddress;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
@@ -23,7 +21,6 @@ const BACKLOG: i32 = 128;
 /// A bound admin socket, not served yet.
 pub struct AdminListener {
     pub(super) socket: AdminSocket,
-    pub(super) token: Option<Arc<Secret>>,
     address: AdminAddress,
 }
 
@@ -44,12 +41,12 @@ pub struct BindError {
 
 impl AdminListener {
     /// Binds the address of the configuration. Nothing is answered before `control::run`.
-    pub fn bind(config: &Admin) -> Result<Self, BindError> {
-        let (socket, address) = match &config.address {
+    pub fn bind(address: &AdminAddress) -> Result<Self, BindError> {
+        let (socket, address) = match address {
             AdminAddress::Tcp(address) => bind_tcp(*address)?,
             AdminAddress::Unix(path) => bind_unix(path)?,
         };
-        Ok(Self { socket, token: config.token.clone(), address })
+        Ok(Self { socket, address })
     }
 
     /// Where it is bound: with the port that was found, when 0 was asked for. Its `Display` is the form of the
@@ -131,8 +128,8 @@ impl fmt::Display for AdminAddress {
 mod tests {
     use super::*;
 
-    fn unix(path: &Path) -> Admin {
-        Admin { address: AdminAddress::Unix(path.to_path_buf()), token: None }
+    fn unix(path: &Path) -> AdminAddress {
+        AdminAddress::Unix(path.to_path_buf())
     }
 
     #[test]
@@ -172,8 +169,7 @@ mod tests {
     fn a_taken_port_is_named_with_what_to_do() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = taken.local_addr().unwrap();
-        let config = Admin { address: AdminAddress::Tcp(address), token: None };
-        let error = AdminListener::bind(&config).map(|_| ()).unwrap_err().to_string();
+        let error = AdminListener::bind(&AdminAddress::Tcp(address)).map(|_| ()).unwrap_err().to_string();
         assert!(error.starts_with(&format!("admin.address {address}: cannot be bound")), "{error}");
         assert!(error.contains("stop what listens there"), "{error}");
     }

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! It must keep answering when the node is in trouble, so everything is bounded: connections, their life, heads,
-//! bodies, and the time for one request. It shares the control thread with the checks, and does no work that waits.
+//! bodies, and the time for one request. It shares the control thread with the checks, and does no work that waits, but for
+//! the reload that it asks for.
 
 mod change;
 mod connection;
@@ -13,6 +14,7 @@ mod dashboard;
 mod endpoint;
 mod guard;
 mod listen;
+mod reload;
 mod reply;
 mod view;
 
@@ -83,10 +85,11 @@ async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>
             Ok(text(StatusCode::OK, prometheus::CONTENT_TYPE, metrics))
         }
         Endpoint::OpenApi => Ok(text(StatusCode::OK, JSON, OPENAPI)),
+        Endpoint::Reload => reload::reload(control, request).await,
         Endpoint::Pools => Ok(json(StatusCode::OK, &NodeView::of(control))),
         Endpoint::Pool(name) => {
             let pool = control.pool(&name).ok_or_else(|| unknown_pool(&name))?;
-            Ok(json(StatusCode::OK, &PoolView::of(pool)))
+            Ok(json(StatusCode::OK, &PoolView::of(&pool)))
         }
         Endpoint::TargetState { pool, target } => {
             change::set_state(control, &pool, &target, &read_json(request).await?)
@@ -107,7 +110,7 @@ async fn read_json<T: for<'de> Deserialize<'de>>(request: Request<Incoming>) -> 
         let message = "send JSON, with \"Content-Type: application/json\"";
         return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", message));
     }
-    let body = read_body(request.into_body()).await?;
+    let body = read_body(request.into_body(), BODY_MAX).await?;
     serde_json::from_slice(&body).map_err(|error| {
         let message = format!("the body is not what it should be: {error}; see /v1/openapi.json");
         ApiError::new(StatusCode::BAD_REQUEST, "bad_body", message)
@@ -120,13 +123,13 @@ fn is_json(fields: &HeaderMap) -> bool {
     kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(JSON))
 }
 
-async fn read_body(body: Incoming) -> Result<Bytes, ApiError> {
+async fn read_body(body: Incoming, max: usize) -> Result<Bytes, ApiError> {
     let too_late =
         |_| ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the body did not arrive in time");
-    let collected = timeout(BODY_TIMEOUT, Limited::new(body, BODY_MAX).collect()).await.map_err(too_late)?;
+    let collected = timeout(BODY_TIMEOUT, Limited::new(body, max).collect()).await.map_err(too_late)?;
     let body = collected.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            let message = format!("the body is larger than {BODY_MAX} bytes");
+            let message = format!("the body is larger than {max} bytes");
             ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", message)
         } else {
             ApiError::new(StatusCode::BAD_REQUEST, "broken_body", format!("the body broke off: {error}"))

@@ -1,7 +1,7 @@
 //! Replies of the admin API: JSON, text, and errors that all have one form.
 //!
 //! `{"error":{"code":"unknown_pool","message":"…"}}`: the code is for programs and does not change, the message is for
-//! people.
+//! people; a configuration that is refused adds `"problems"`, a line for each.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
@@ -25,8 +25,10 @@ pub(super) struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// Everything that is wrong, where the message says only that something is.
+    problems: Vec<String>,
     /// A field that the status asks for, such as `Allow`.
-    field: Option<(HeaderName, HeaderValue)>,
+    field: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 #[derive(Serialize)]
@@ -38,6 +40,8 @@ struct ErrorBody<'a> {
 struct ErrorText<'a> {
     code: &'a str,
     message: &'a str,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    problems: &'a [String],
 }
 
 /// An answer of this type, to be used now and not kept.
@@ -65,12 +69,17 @@ pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Reply {
 impl ApiError {
     /// An error with this status, code and message.
     pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), field: None }
+        Self { status, code, message: message.into(), problems: Vec::new(), field: None }
+    }
+
+    /// The same with everything that is wrong.
+    pub(super) fn with_problems(self, problems: Vec<String>) -> Self {
+        Self { problems, ..self }
     }
 
     /// The method is not one of `allowed`.
     pub(super) fn method_not_allowed(allowed: &'static str) -> Self {
-        let field = Some((header::ALLOW, HeaderValue::from_static(allowed)));
+        let field = Some(Box::new((header::ALLOW, HeaderValue::from_static(allowed))));
         let message = format!("use {}", allowed.replace(", ", " or "));
         Self { field, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message) }
     }
@@ -83,7 +92,7 @@ impl From<Denial> for ApiError {
                 let challenge = HeaderValue::from_static("Bearer realm=\"selvedge\"");
                 let message = "send the token of admin.token_file as \"Authorization: Bearer TOKEN\"";
                 let error = Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message);
-                Self { field: Some((header::WWW_AUTHENTICATE, challenge)), ..error }
+                Self { field: Some(Box::new((header::WWW_AUTHENTICATE, challenge))), ..error }
             }
             Denial::Host => Self::new(
                 StatusCode::FORBIDDEN,
@@ -101,9 +110,11 @@ impl From<Denial> for ApiError {
 
 impl From<ApiError> for Reply {
     fn from(error: ApiError) -> Self {
-        let body = ErrorBody { error: ErrorText { code: error.code, message: &error.message } };
+        let body = ErrorBody {
+            error: ErrorText { code: error.code, message: &error.message, problems: &error.problems },
+        };
         let mut reply = json(error.status, &body);
-        if let Some((name, value)) = error.field {
+        if let Some((name, value)) = error.field.map(|field| *field) {
             reply.headers_mut().insert(name, value);
         }
         reply

@@ -39,6 +39,28 @@ struct NodeFacts {
     connections_open: u64,
     requests: u64,
     refused: u64,
+    config: ConfigView,
+}
+
+/// The configuration that runs, and what came of the last attempt to replace it.
+#[derive(Serialize)]
+pub(super) struct ConfigView {
+    file: String,
+    generation: u64,
+    since: String,
+    watch: bool,
+    /// Settings that wait for a restart.
+    restart_needed: Vec<String>,
+    last_reload: Option<ReloadView>,
+}
+
+#[derive(Serialize)]
+struct ReloadView {
+    at: String,
+    trigger: &'static str,
+    result: &'static str,
+    /// Why it was refused.
+    problems: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -158,13 +180,14 @@ impl NodeView {
         let workers = &node.pools.workers;
         let refused = workers.iter().flat_map(|lane| &lane.refusals).map(Counter::get).sum();
         let ready = control.ready();
-        let listeners = node
+        let running = control.running();
+        let listeners = running
             .listeners
             .iter()
             .map(|(name, address)| ListenerView { name: name.to_string(), address: address.to_string() });
         Self {
             node: NodeFacts {
-                zone: node.config.zone.as_deref().map(str::to_owned),
+                zone: running.config.zone.as_deref().map(str::to_owned),
                 version: env!("CARGO_PKG_VERSION"),
                 uptime_seconds: rounded(control.uptime().as_secs_f64()),
                 at: rfc3339(SystemTime::now()),
@@ -175,8 +198,30 @@ impl NodeView {
                 connections_open: workers.sum(|lane| &lane.open),
                 requests: workers.sum(|lane| &lane.requests),
                 refused,
+                config: ConfigView::of(control),
             },
-            pools: control.pools.iter().map(|pool| PoolView::of(pool)).collect(),
+            pools: running.pools.iter().map(|pool| PoolView::of(pool)).collect(),
+        }
+    }
+}
+
+impl ConfigView {
+    /// As it is now.
+    pub(super) fn of(control: &Control) -> Self {
+        let running = control.running();
+        let last = control.reloads.last().map(|last| ReloadView {
+            at: rfc3339(last.at),
+            trigger: last.trigger.as_str(),
+            result: if last.refused.is_empty() { "done" } else { "refused" },
+            problems: last.refused,
+        });
+        Self {
+            file: running.config.source.file.display().to_string(),
+            generation: running.generation,
+            since: rfc3339(running.since),
+            watch: running.config.watch,
+            restart_needed: running.restart.clone(),
+            last_reload: last,
         }
     }
 }

@@ -20,6 +20,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::membership::PoolControl;
+use crate::config;
 use crate::pool::{TargetId, TargetState};
 
 /// First checks of targets that came together begin this far apart, so that many of them are no burst.
@@ -42,7 +43,11 @@ pub struct Probed {
 
 /// The checks of one pool: a loop for each target that is in it.
 #[derive(Default)]
-pub struct Checking(HashMap<TargetId, Loop>);
+pub struct Checking {
+    loops: HashMap<TargetId, Loop>,
+    /// What the loops go by.
+    rules: Option<config::Health>,
+}
 
 /// A loop that ends when this is dropped.
 struct Loop(AbortHandle);
@@ -54,17 +59,23 @@ impl Drop for Loop {
 }
 
 impl Checking {
-    /// Begins to check targets that have come, and ends the checks of those that have gone. Needs a `LocalSet`.
+    /// Begins to check targets that have come, and ends the checks of those that have gone; begins anew under other rules.
+    /// Needs a `LocalSet`.
     pub fn follow(&mut self, pool: &Rc<PoolControl>) {
-        if !pool.config().health.enabled {
+        let rules = &pool.config().health;
+        if self.rules.as_ref() != Some(rules) {
+            self.loops.clear();
+            self.rules = Some(rules.clone());
+        }
+        if !rules.enabled {
             return;
         }
         let targets = pool.targets();
         let present: HashSet<_> = targets.iter().map(|target| target.state.id).collect();
-        self.0.retain(|id, _| present.contains(id));
+        self.loops.retain(|id, _| present.contains(id));
         let mut position = 0;
         for target in targets.iter() {
-            self.0.entry(target.state.id).or_insert_with(|| {
+            self.loops.entry(target.state.id).or_insert_with(|| {
                 position += 1;
                 Loop(spawn_local(watch(pool.clone(), target.state.clone(), position - 1)).abort_handle())
             });

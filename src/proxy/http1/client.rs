@@ -19,10 +19,11 @@ use crate::proxy::Worker;
 use crate::proxy::body::RequestBodyError;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::io::Io;
+use crate::proxy::listener::Listening;
 
 /// Room for a head; grows only for larger ones.
 const HEAD_READ: usize = 8 * 1024;
-/// What a connection that was accepted while the worker stops is given to send its request.
+/// What a connection that was accepted while its listener closes is given to send its request.
 const FIRST_GRACE: Duration = Duration::from_millis(250);
 /// Room for a read of a body.
 const BODY_READ: usize = 64 * 1024;
@@ -76,9 +77,10 @@ impl Client {
     }
 
     /// Reads the next request's head. The deadline for its first byte is `keep_alive`, for its last `head_timeout` from
-    /// the first; a worker that stops does not wait for the first byte.
+    /// the first; a listener that is closed does not wait for the first byte.
     pub(crate) async fn next_request(
         &self,
+        listening: &Listening,
         listener: &config::Listener,
         first: bool,
         worker: &Worker,
@@ -111,7 +113,7 @@ impl Client {
                         let refused = NoRequest::Refused(Refusal::HeadTimeout);
                         return Poll::Ready(Err(if begun { refused } else { NoRequest::Over }));
                     }
-                    Poll::Pending if !begun && worker.stopping.get() && !leaving => {
+                    Poll::Pending if !begun && listening.is_closing() && !leaving => {
                         // A connection that was accepted just now has its request under way.
                         leaving = true;
                         self.deadline.set(if first { FIRST_GRACE } else { Duration::ZERO });

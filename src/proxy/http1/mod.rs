@@ -30,6 +30,7 @@ use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::{self, Peer};
 use super::io::Io;
+use super::listener::Listening;
 use super::{Worker, upgrade};
 use crate::config;
 use crate::pool::Refusal;
@@ -40,6 +41,7 @@ const DRAIN_MAX: usize = 64 * 1024;
 /// One connection of a client, to its end.
 pub(crate) async fn serve(
     worker: &'static Worker,
+    listening: Rc<Listening>,
     listener: Rc<config::Listener>,
     tcp: TcpStream,
     address: SocketAddr,
@@ -48,6 +50,7 @@ pub(crate) async fn serve(
     let client = Rc::new(Client::new(Io::new(tcp), worker.deadlines.register(), &listener));
     let mut connection = Connection {
         worker,
+        listening,
         listener,
         client,
         peer,
@@ -59,6 +62,8 @@ pub(crate) async fn serve(
 
 struct Connection {
     worker: &'static Worker,
+    listening: Rc<Listening>,
+    /// What the configuration said of the listener when the connection was accepted.
     listener: Rc<config::Listener>,
     client: Rc<Client>,
     peer: Peer,
@@ -80,7 +85,7 @@ impl Connection {
     async fn run(&mut self) {
         let mut first = true;
         loop {
-            let request = self.client.next_request(&self.listener, first, self.worker).await;
+            let request = self.client.next_request(&self.listening, &self.listener, first, self.worker).await;
             let next = match request {
                 Ok(request) => {
                     self.worker.lane().requests.bump();
@@ -121,7 +126,7 @@ impl Connection {
         };
         // The client has left: dropping the exchange has cancelled the attempt.
         let Some(Some(answer)) = answer else { return Next::Abort };
-        let keep_alive = keep_alive && !self.worker.stopping.get();
+        let keep_alive = keep_alive && !self.listening.is_closing();
         self.answer(answer, Request { is_head, http10, keep_alive }).await
     }
 

@@ -97,6 +97,11 @@ impl Upstream {
         }
     }
 
+    /// Keeps so many idle connections from now on.
+    pub(crate) fn set_keep_alive(&self, keep_alive: config::UpstreamKeepAlive) {
+        self.keep_alive.set(keep_alive);
+    }
+
     /// Closes all idle connections.
     pub(crate) fn close_idle(&self) {
         self.idle.borrow_mut().clear();
