@@ -123,7 +123,7 @@ impl Reloader {
         self.files.watch(next.source.read.iter().map(|file| &**file));
         let changes = Changes::between(&running.config, &next);
         next.keep_until_restart(&running.config);
-        let prepared = self.workers.prepare(&next.listeners)?;
+        let prepared = self.workers.prepare(&next.listeners, TAKING).await?;
         // From here on nothing can fail.
         let warnings = next.warnings.clone();
         let next = Arc::new(next);

@@ -24,7 +24,26 @@ pub(super) struct Arguments {
 /// What is shown of `GET /v1/pools`; there is more in it, and may be more still in later versions.
 #[derive(Debug, Deserialize)]
 struct Status {
+    node: Option<Node>,
     pools: Vec<Pool>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Node {
+    config: Option<Config>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Config {
+    generation: u64,
+    restart_needed: Vec<String>,
+    last_reload: Option<Reload>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Reload {
+    at: String,
+    problems: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -58,7 +77,32 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return print(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));
     }
     let tables: Vec<String> = status.pools.iter().map(table).collect();
-    print(&tables.join("\n"))
+    let notes = status.node.and_then(|node| node.config).map(|config| notes(&config)).unwrap_or_default();
+    print(&(notes + &tables.join("\n")))
+}
+
+/// What its operator should know of the configuration; nothing when all is as it should be.
+fn notes(config: &Config) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    if let Some(Reload { at, problems }) =
+        config.last_reload.as_ref().filter(|last| !last.problems.is_empty())
+    {
+        let _ = writeln!(text, "reload refused at {at}, configuration {} runs on", config.generation);
+        for problem in problems {
+            let _ = writeln!(text, "  {problem}");
+        }
+    }
+    if !config.restart_needed.is_empty() {
+        let _ = writeln!(text, "waits for a restart");
+        for line in &config.restart_needed {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
 }
 
 /// One pool: a line for itself, one for each zone and one for each target.
@@ -112,6 +156,22 @@ pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_reload_and_a_restart_that_is_needed_are_said_first() {
+        let config = |problems: &[&str], restart: &[&str]| {
+            let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+            let last_reload =
+                Some(Reload { at: "2026-01-01T00:00:00Z".to_owned(), problems: owned(problems) });
+            notes(&Config { generation: 3, restart_needed: owned(restart), last_reload })
+        };
+        assert_eq!(config(&[], &[]), "");
+        assert_eq!(
+            config(&["a:1: zone: no"], &["workers: stays 1"]),
+            "reload refused at 2026-01-01T00:00:00Z, configuration 3 runs on\n  a:1: zone: no\n\
+             waits for a restart\n  workers: stays 1\n\n"
+        );
+    }
 
     #[test]
     fn a_pool_is_shown_zone_by_zone() {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout_at};
 
 use super::listener::{BindError, BoundListener, WorkerListener};
 use super::route::RouteTable;
@@ -126,10 +127,19 @@ impl Workers {
         self.threads.iter().any(JoinHandle::is_finished)
     }
 
-    /// Makes ready for a configuration with these listeners: binds those that are not bound. Nothing is accepted there yet.
-    pub fn prepare(&self, wanted: &[config::Listener]) -> Result<Prepared<'_>, Unprepared> {
-        let places = self.inboxes.iter().map(mpsc::Sender::try_reserve).collect::<Result<_, _>>();
-        let places = places.map_err(|_| Unprepared::Busy)?;
+    /// Makes ready for a configuration with these listeners: waits, but not longer than `limit`, for the workers to have
+    /// taken up the last one, and binds what is not bound. Nothing is accepted there yet.
+    pub async fn prepare(
+        &self,
+        wanted: &[config::Listener],
+        limit: Duration,
+    ) -> Result<Prepared<'_>, Unprepared> {
+        let end = Instant::now() + limit;
+        let mut places = Vec::new();
+        for inbox in &self.inboxes {
+            let place = timeout_at(end, inbox.reserve()).await.map_err(|_| Unprepared::Busy)?;
+            places.push(place.map_err(|_| Unprepared::Busy)?);
+        }
         let present = self.listeners.borrow();
         let mut taken = vec![false; present.len()];
         let mut listeners = Vec::new();
