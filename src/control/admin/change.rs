@@ -117,7 +117,7 @@ pub(super) fn shift(control: &Control, zone: &str, change: ShiftChange) -> Resul
 /// Gives a zone back; one that is not out stays as it is.
 pub(super) fn restore(control: &Control, zone: &str) -> Result<Reply, ApiError> {
     let restored = control.end_shift(zone);
-    if !restored && !control.pools().iter().any(|pool| pool.has_zone(zone)) {
+    if !restored && !control.running().pools.iter().any(|pool| pool.has_zone(zone)) {
         return Err(unknown_zone(zone));
     }
     Ok(json(StatusCode::OK, &serde_json::json!({ "zone": zone, "restored": restored })))
