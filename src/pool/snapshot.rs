@@ -193,6 +193,8 @@ pub struct Snapshot {
     pub tiers: Box<[Tier]>,
     /// Health is being ignored because too few targets are healthy.
     pub panic: bool,
+    /// All open targets have the same weight.
+    pub is_even: bool,
     /// Zones with fewer healthy targets than they need.
     pub failed_zones: Box<[ZoneName]>,
     by_id: HashMap<TargetId, u32>,
@@ -216,7 +218,9 @@ impl Snapshot {
         let tiers = tiers::build(&config.zones, zone, &targets, &open);
         let mut by_id = HashMap::with_capacity(targets.len());
         by_id.extend(targets.iter().zip(0..).map(|(target, index)| (target.state.id, index)));
-        Self { targets, open, tiers, panic, failed_zones, by_id }
+        let weight = |index: &u32| targets[*index as usize].weight;
+        let is_even = open.windows(2).all(|pair| weight(&pair[0]) == weight(&pair[1]));
+        Self { targets, open, tiers, panic, is_even, failed_zones, by_id }
     }
 
     /// The part of the requests without a session that each zone gets (0.0 to 1.0); zones that get none are left out.

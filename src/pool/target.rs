@@ -30,13 +30,13 @@ impl TargetId {
         Self(hash.digest())
     }
 
-    /// Rank of this target for a session (rendezvous hashing): among equal weights the highest rank wins, and every
-    /// node computes the same.
-    pub fn rank(self, session: u64, weight: u32) -> f64 {
+    /// Rank of this target for a session (rendezvous hashing): the highest rank wins, and every node computes the same.
+    /// `None` for a weight: all are alike, which saves a logarithm and leads to the same winner.
+    pub fn rank(self, session: u64, weight: Option<u32>) -> f64 {
         let hash = xxh3_64_with_seed(&self.0.to_le_bytes(), session);
         // A number in (0, 1) from the top 53 bits, then the weighted form of rendezvous hashing.
         let unit = ((hash >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        f64::from(weight.max(1)) / -unit.ln()
+        weight.map_or(unit, |weight| f64::from(weight.max(1)) / -unit.ln())
     }
 }
 
@@ -103,6 +103,15 @@ impl TargetState {
         self.load.try_update(SeqCst, SeqCst, |now| ((now as u32) < limit).then_some(now + ONE)).is_ok()
     }
 
+    /// Like [`TargetState::begin`], unless more than `silent` requests have been sent since the target last answered: two
+    /// workers that look at the same moment must not both be the last.
+    pub fn begin_unless_silent(&self, limit: u32, reserved: u32, silent: u32) -> bool {
+        const ONE: u64 = 1 << 32 | 1;
+        let limit = if limit == u32::MAX { limit } else { limit.saturating_sub(reserved) };
+        let may = |now: u64| (now as u32) < limit && (now >> 32) as u32 <= silent;
+        self.load.try_update(SeqCst, SeqCst, |now| may(now).then_some(now + ONE)).is_ok()
+    }
+
     /// The target has answered something.
     pub fn answered(&self) {
         self.load.fetch_and(u64::from(u32::MAX), SeqCst);
@@ -146,7 +155,10 @@ mod tests {
     fn ranks_share_sessions_by_weight() {
         let one = TargetId(1);
         let two = TargetId(2);
-        let wins = (0..30_000).filter(|s| two.rank(*s, 2) > one.rank(*s, 1)).count();
+        let wins = (0..30_000).filter(|s| two.rank(*s, Some(2)) > one.rank(*s, Some(1))).count();
         assert!((19_500..20_500).contains(&wins), "two thirds of 30000 expected, got {wins}");
+        let wins =
+            |weight| (0..1000).filter(|s| two.rank(*s, weight) > one.rank(*s, weight)).collect::<Vec<_>>();
+        assert_eq!(wins(None), wins(Some(3)));
     }
 }

@@ -156,6 +156,7 @@ async fn attempts(
         let upstream = view.upstreams[index].clone();
         let in_flight = InFlight::begun(shared, &target.state);
         let attempt = Attempt { worker, pool, upstream, head, inform };
+        pool.send();
         match upstream::send(&attempt, upload, in_flight).await {
             Ok(arrived) => {
                 let again = retries.after_status(&view.snapshot, index, arrived.status(), arrived.upload());

@@ -23,6 +23,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// nothing there.
 const HESITATION_MAX: Duration = Duration::from_millis(10);
 
+/// Requests sent without an answer from anywhere that make a burst.
+const BURST: u32 = 3;
+
 /// The same before the first answer, when nobody knows how long they take.
 const FIRST_HESITATION: Duration = Duration::from_millis(50);
 
@@ -51,7 +54,8 @@ impl<'a> Patience<'a> {
     }
 
     pub(crate) fn may_hesitate(&self) -> bool {
-        !self.hesitated && self.pool.typical_answer() < HESITATION_MAX
+        // While answers come in, the targets differ by them: only out of nothing is it worth to wait for one.
+        !self.hesitated && self.pool.unheard() >= BURST && self.pool.typical_answer() < HESITATION_MAX
     }
 
     /// Gives the targets time to answer somebody: several times what they usually take.

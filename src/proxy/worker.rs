@@ -172,6 +172,8 @@ pub(crate) struct PoolWorker {
     turn: Cell<usize>,
     /// Moving average of the times to the first byte, in microseconds.
     typical_us: Cell<f32>,
+    /// Requests that this worker has sent since any target of the pool has answered it.
+    unheard: Cell<u32>,
 }
 
 /// A snapshot, and this worker's connections to its targets in the same order.
@@ -190,6 +192,7 @@ impl PoolWorker {
             // Workers begin at different places in the rotation, or they would all begin at the same target.
             turn: Cell::new(worker.wrapping_mul(0x9e37_79b9)),
             typical_us: Cell::new(0.0),
+            unheard: Cell::new(0),
             view: RefCell::new(Rc::new(empty)),
         };
         let first = pool.renew(&View { snapshot: pool.shared.snapshot(), upstreams: Box::default() });
@@ -215,8 +218,19 @@ impl PoolWorker {
         self.shared.lanes.of(self.worker)
     }
 
+    /// A request is sent.
+    pub(crate) fn send(&self) {
+        self.unheard.set(self.unheard.get().saturating_add(1));
+    }
+
+    /// Requests that this worker has sent since any target of the pool has answered it.
+    pub(crate) fn unheard(&self) -> u32 {
+        self.unheard.get()
+    }
+
     /// An answer's first byte took `took`.
     pub(crate) fn observe(&self, took: Duration) {
+        self.unheard.set(0);
         let average = self.typical_us.get();
         self.typical_us.set(average + (took.as_micros() as f32 - average) / 16.0);
     }

@@ -17,7 +17,7 @@ use crate::proxy::session;
 pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, key: u64) -> Option<u32> {
     let rank = |index: u32| {
         let target = choice.target(index);
-        target.state.id.rank(key, target.weight)
+        target.state.id.rank(key, choice.weight(target))
     };
     let best = tier.open.iter().map(|index| (rank(*index), *index)).max_by(|a, b| a.0.total_cmp(&b.0))?.1;
     if choice.begin_well(best) {

@@ -37,6 +37,9 @@ pub struct Choice<'a> {
     pub ahead: u32,
 }
 
+/// Requests without any answer, for a share of one, after which a target looks as if it hung.
+const SILENT_AFTER: f64 = 2.0;
+
 /// What a policy finds in a tier.
 enum Found {
     /// This target, by index; the request counts as in flight there.
@@ -181,8 +184,13 @@ impl Choice<'_> {
     /// Requests in flight by share; and much more for a target that has let three or more go by without any answer.
     fn outstanding(&self, index: u32) -> f64 {
         let target = self.target(index);
-        let silence = (f64::from(target.state.unanswered()) / target.share - 2.0).max(0.0);
+        let silence = (f64::from(target.state.unanswered()) / target.share - SILENT_AFTER).max(0.0);
         f64::from(target.state.in_flight()) / target.share + 1000.0 * silence
+    }
+
+    /// Whether its last two requests have failed: it is asked less until one succeeds.
+    fn is_doubtful(&self, index: u32) -> bool {
+        self.target(index).state.conduct.failures() >= 2
     }
 
     fn was_tried(&self, index: usize) -> bool {
@@ -198,6 +206,14 @@ impl Choice<'_> {
         !self.is_suspended(index as usize) && self.begin(index as usize)
     }
 
+    /// The same, unless the target has fallen silent.
+    fn begin_answering(&self, index: u32) -> bool {
+        let target = self.target(index);
+        let silent = (target.share * SILENT_AFTER) as u32;
+        let free = !self.was_tried(index as usize) && !self.is_suspended(index as usize);
+        free && target.state.begin_unless_silent(target.max_connections, self.ahead, silent)
+    }
+
     /// Counts the request at this target if it may have it.
     fn begin(&self, index: usize) -> bool {
         let target = &self.snapshot.targets[index];
@@ -210,6 +226,11 @@ impl Choice<'_> {
             true => Pick::AllFull,
             false => Pick::NoneLeft,
         }
+    }
+
+    /// What ranking goes by; `None` when all are alike.
+    fn weight(&self, target: &Target) -> Option<u32> {
+        (!self.snapshot.is_even).then_some(target.weight)
     }
 
     fn target(&self, index: u32) -> &Target {

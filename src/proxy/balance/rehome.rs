@@ -21,7 +21,7 @@ pub(super) fn pick(choice: &Choice<'_>, bond: &Bond) -> Pick {
             .filter(|index| !is_out(*index))
             .filter(|index| is_in(zone, choice, *index) == same_zone && !choice.was_tried(*index as usize))
             .map(|index| (index, choice.target(index)))
-            .map(|(index, target)| (index, target.state.id.rank(bond.session, target.weight)))
+            .map(|(index, target)| (index, target.state.id.rank(bond.session, choice.weight(target))))
             .max_by(|a, b| a.1.total_cmp(&b.1))
     };
     // The best of the zone is decided before anybody is asked whether it is full: nodes must not disagree because one

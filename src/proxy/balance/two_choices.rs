@@ -4,7 +4,7 @@
 //! same target at once. Loads are compared, not shares: a tie goes to the first that was drawn, so that idle targets get
 //! their shares. When both are silent (see [`by_outstanding`]) a few more are drawn: a target that hangs must not win
 //! because another is busy. If those are silent too, the request hesitates: in a burst out of nothing, nobody knows yet
-//! which target answers.
+//! which target answers. A target whose last requests have failed is asked less, before anybody decides about it.
 
 use super::{Choice, Found};
 use crate::pool::Tier;
@@ -15,6 +15,9 @@ const MORE: u64 = 8;
 /// From here on a target looks as if it hung.
 const SILENT: f64 = 1000.0;
 
+/// What doubt adds to a target's load.
+const DOUBT: f64 = 500.0;
+
 /// How much a target has to do.
 type Load = fn(&Choice<'_>, u32) -> f64;
 
@@ -22,6 +25,10 @@ pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, random: u64, load: Load) ->
     let rotation = &tier.rotation;
     // A target stands in the rotation as often as its share says. Multiply-shift instead of a remainder.
     let draw = |half: u64| rotation[(((half & 0xffff_ffff) * rotation.len() as u64) >> 32) as usize];
+    // A doubtful target loses seven times in eight: one that has healed must have a chance to show it.
+    let doubts = random >> 61 != 0;
+    let load =
+        |index: u32| load(choice, index) + if doubts && choice.is_doubtful(index) { DOUBT } else { 0.0 };
     let (first, mut second) = (draw(random), draw(random >> 32));
     if first == second {
         // Another place in the rotation is another target unless that one stands there again.
@@ -29,7 +36,7 @@ pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, random: u64, load: Load) ->
         let others = (rotation.len() - 1).max(1);
         second = rotation[(at + 1 + (random >> 48) as usize % others) % rotation.len()];
     }
-    let (first_load, second_load) = (load(choice, first), load(choice, second));
+    let (first_load, second_load) = (load(first), load(second));
     let (mut better, mut worse, mut best_load) = match second_load < first_load {
         true => (second, first, second_load),
         false => (first, second, first_load),
@@ -37,21 +44,21 @@ pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, random: u64, load: Load) ->
     if best_load >= SILENT {
         for more in 1..=MORE {
             let other = draw(random.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(more as u32 * 7) >> 16);
-            let other_load = load(choice, other);
+            let other_load = load(other);
             if other_load < best_load {
                 (better, worse, best_load) = (other, better, other_load);
             }
         }
-        if best_load >= SILENT && choice.may_hesitate {
-            return Found::Silent;
-        }
     }
-    if let Some(index) = [better, worse].into_iter().find(|index| choice.begin_well(*index)) {
+    if let Some(index) = [better, worse].into_iter().find(|index| choice.begin_answering(*index)) {
         return Found::Target(index);
+    }
+    if best_load >= SILENT && choice.may_hesitate && tier.open.len() > 1 {
+        return Found::Silent;
     }
     // The slow way: the least loaded of all that can begin.
     let mut candidates: Vec<u32> = tier.open.to_vec();
-    candidates.sort_by(|a, b| load(choice, *a).total_cmp(&load(choice, *b)));
+    candidates.sort_by(|a, b| load(*a).total_cmp(&load(*b)));
     candidates.into_iter().find(|index| choice.begin_well(*index)).into()
 }
 
