@@ -269,6 +269,9 @@ impl PoolControl {
                 target.drain.wish(target.admin, probed.drain, None, now);
             }
             let is_back = probed.passed && target.watched.record.pass_check();
+            if is_back || transition.is_some() {
+                target.watched.forget();
+            }
             decided = match (asked, target.drain.is_asked(), is_back) {
                 (false, true, _) => {
                     Some((target.state.name.clone(), "draining", format!("it asks for it: {}", probed.what)))

@@ -14,7 +14,7 @@ use super::outlier::{self, Evidence, Record};
 use super::window::{STEP, Tally, Window};
 use super::{drain, shift::Shift};
 use crate::config::{self, ZoneName};
-use crate::pool::{Status, ZoneOut};
+use crate::pool::{HealthState, Status, ZoneOut};
 
 /// Decisions kept for people to read.
 const DECISIONS: usize = 50;
@@ -60,6 +60,11 @@ pub struct Decision {
 }
 
 impl Watched {
+    /// Judges it by what it does from now on.
+    pub fn forget(&mut self) {
+        self.window = Window::default();
+    }
+
     /// The part of its weight that counts at `now`.
     pub fn ramp(&self, slow_start: Duration, now: Instant) -> f64 {
         let trial = if self.record.trial_until.is_some() { outlier::TRIAL_SHARE } else { 1.0 };
@@ -133,6 +138,7 @@ impl PoolControl {
             if target.watched.record.pass_time(now) {
                 changed = true;
                 if was_out {
+                    target.watched.forget();
                     back.push(target.state.name.clone());
                 }
             }
@@ -186,7 +192,7 @@ impl PoolControl {
             }
             Some(Finding::Back(reason)) => {
                 // Judged by what it does from now on, as are the zones that it was compared with.
-                self.targets_mut().iter_mut().for_each(|target| target.watched.window = Window::default());
+                self.targets_mut().iter_mut().for_each(|target| target.watched.forget());
                 let gray = self.reviewed_mut().gray.take();
                 if let Some(gray) = gray {
                     self.decide(gray.zone.to_string(), "returned", reason);
@@ -208,8 +214,11 @@ impl PoolControl {
                 capacity: 0.0,
                 out: self.zone_out(zone).is_some(),
             });
-            let ever = Tally::ever(&target.state.lanes);
-            evidence.recent = evidence.recent.plus(target.watched.window.over(now, ever, span));
+            // A single target that is dead or ejected is no fault of its zone.
+            if target.watched.record.ejected.is_none() && target.checks.state() == HealthState::Healthy {
+                let ever = Tally::ever(&target.state.lanes);
+                evidence.recent = evidence.recent.plus(target.watched.window.over(now, ever, span));
+            }
             let shown = snapshot.index_of(target.state.id).map(|index| &snapshot.targets[index]);
             let serves = shown.is_some_and(|shown| shown.status == Status::Healthy);
             evidence.capacity += if serves { 1.0 / all } else { 0.0 };
