@@ -8,7 +8,9 @@ mod client;
 pub(crate) mod encode;
 pub(crate) mod framing;
 pub(crate) mod head;
+mod hop;
 pub(crate) mod outgoing;
+mod target;
 
 use std::future::Future as _;
 use std::net::SocketAddr;

@@ -1,0 +1,246 @@
+//! What the fields of one head say of this hop: lengths, codings, `Connection`, `Host`, `Expect`, `Upgrade`.
+//!
+//! Gathered in one pass: what belongs to the connection is kept here, what is end to end goes into the map. Whether that
+//! makes a message is asked afterwards, when the whole head is known. Lines and their splitting are not known here.
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, StatusCode};
+
+use super::framing::Framing;
+use super::head::BadAnswer;
+use super::target::is_host;
+use crate::pool::Refusal;
+
+/// A field that is not one.
+pub(super) struct BadField;
+
+/// What the fields of one head say, gathered in one pass.
+pub(super) struct Fields<'a> {
+    map: &'a mut HeaderMap,
+    pub(super) content_length: Option<u64>,
+    bad_length: bool,
+    transfer_encoding: Option<Coding>,
+    hosts: u32,
+    connection: Vec<HeaderValue>,
+    pub(super) upgrade: Option<HeaderValue>,
+    pub(super) expect: Option<HeaderValue>,
+    pub(super) accepts_trailers: bool,
+    pub(super) claims_origin: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    Chunked,
+    /// A registered coding that is not supported here.
+    Unsupported,
+    Nonsense,
+}
+
+/// What `Connection` says.
+pub(super) struct Connection {
+    pub(super) close: bool,
+    pub(super) keep_alive: bool,
+    pub(super) upgrade: bool,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(map: &'a mut HeaderMap) -> Self {
+        Self {
+            map,
+            content_length: None,
+            bad_length: false,
+            transfer_encoding: None,
+            hosts: 0,
+            connection: Vec::new(),
+            upgrade: None,
+            expect: None,
+            accepts_trailers: false,
+            claims_origin: false,
+        }
+    }
+
+    pub(super) fn add(&mut self, head: &Bytes, field: &httparse::Header<'_>) -> Result<(), BadField> {
+        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BadField)?;
+        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| BadField)?;
+        match name {
+            header::CONTENT_LENGTH => self.add_content_length(&value),
+            header::TRANSFER_ENCODING => {
+                let coding = Coding::of(value.as_bytes());
+                // A second field makes a list, and a list is never exactly one `chunked`.
+                self.transfer_encoding = Some(match self.transfer_encoding {
+                    None => coding,
+                    Some(_) => Coding::Nonsense,
+                });
+            }
+            header::CONNECTION => self.connection.push(value),
+            header::TE => {
+                self.accepts_trailers |= tokens(value.as_bytes()).any(|token| {
+                    let name = token.split(|byte| *byte == b';').next().unwrap_or_default();
+                    name.trim_ascii().eq_ignore_ascii_case(b"trailers")
+                });
+            }
+            header::UPGRADE => self.upgrade = Some(value),
+            header::EXPECT => self.expect = Some(value),
+            name if is_connection_field(&name) => {}
+            name => {
+                self.hosts += u32::from(name == header::HOST);
+                self.claims_origin |= claims_origin(&name);
+                self.map.try_append(name, value).map_err(|_| BadField)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One number, or the same number again (RFC 9110 §8.6).
+    fn add_content_length(&mut self, value: &HeaderValue) {
+        let digits = value.as_bytes();
+        let number = (!digits.is_empty() && digits.iter().all(u8::is_ascii_digit))
+            .then(|| std::str::from_utf8(digits).ok()?.parse().ok())
+            .flatten();
+        match (number, self.content_length) {
+            (None, _) => self.bad_length = true,
+            (Some(number), Some(before)) if number != before => self.bad_length = true,
+            (Some(number), _) => self.content_length = Some(number),
+        }
+    }
+
+    pub(super) fn request_framing(&self, http10: bool) -> Result<Framing, Refusal> {
+        if self.bad_length {
+            return Err(Refusal::ContentLength);
+        }
+        match (self.transfer_encoding, self.content_length) {
+            (None, None) => Ok(Framing::None),
+            (None, Some(length)) => Ok(Framing::Length(length)),
+            (Some(_), Some(_)) => Err(Refusal::LengthConflict),
+            (Some(_), None) if http10 => Err(Refusal::TransferEncoding),
+            (Some(Coding::Chunked), None) => Ok(Framing::Chunked),
+            (Some(Coding::Unsupported), None) => Err(Refusal::TransferCoding),
+            (Some(Coding::Nonsense), None) => Err(Refusal::TransferEncoding),
+        }
+    }
+
+    pub(super) fn answer_framing(
+        &self,
+        status: StatusCode,
+        request: &Method,
+        http10: bool,
+    ) -> Result<Framing, BadAnswer> {
+        if self.bad_length {
+            return Err(BadAnswer("its Content-Length is not one number"));
+        }
+        let framing = match (self.transfer_encoding, self.content_length) {
+            (None, None) => Framing::Close,
+            (None, Some(length)) => Framing::Length(length),
+            (Some(_), Some(_)) => return Err(BadAnswer("it has Content-Length and Transfer-Encoding")),
+            (Some(Coding::Chunked), None) if !http10 => Framing::Chunked,
+            (Some(_), None) => return Err(BadAnswer("its Transfer-Encoding is not exactly chunked")),
+        };
+        let bodiless = status.is_informational()
+            || status == StatusCode::NO_CONTENT
+            || status == StatusCode::NOT_MODIFIED
+            || request == Method::HEAD;
+        Ok(if bodiless { Framing::None } else { framing })
+    }
+
+    /// The host that the request is for: exactly one, well formed, and the same wherever it is said.
+    pub(super) fn host(
+        &mut self,
+        authority: Option<HeaderValue>,
+        http10: bool,
+    ) -> Result<Option<HeaderValue>, Refusal> {
+        if self.hosts > 1 || (self.hosts == 0 && !http10) {
+            return Err(Refusal::Host);
+        }
+        let host = self.map.get(header::HOST);
+        for value in [host, authority.as_ref()].into_iter().flatten() {
+            if !is_host(value.as_bytes()) {
+                return Err(Refusal::Host);
+            }
+        }
+        match (host, authority) {
+            (Some(host), Some(authority)) if !host.as_bytes().eq_ignore_ascii_case(authority.as_bytes()) => {
+                Err(Refusal::Host)
+            }
+            (None, Some(authority)) => {
+                self.map.insert(header::HOST, authority.clone());
+                Ok(Some(authority))
+            }
+            (host, _) => Ok(host.cloned()),
+        }
+    }
+
+    /// Takes out of the map what `Connection` names.
+    pub(super) fn connection(&mut self, of_request: bool) -> Result<Connection, BadField> {
+        let mut connection = Connection { close: false, keep_alive: false, upgrade: false };
+        for value in std::mem::take(&mut self.connection) {
+            for token in tokens(value.as_bytes()) {
+                if token.eq_ignore_ascii_case(b"close") {
+                    connection.close = true;
+                } else if token.eq_ignore_ascii_case(b"keep-alive") {
+                    connection.keep_alive = true;
+                } else if token.eq_ignore_ascii_case(b"upgrade") {
+                    connection.upgrade = true;
+                } else {
+                    let name = HeaderName::from_bytes(token).map_err(|_| BadField)?;
+                    let needed = [
+                        header::HOST,
+                        header::CONTENT_LENGTH,
+                        header::COOKIE,
+                        header::AUTHORIZATION,
+                        header::SET_COOKIE,
+                        header::TRANSFER_ENCODING,
+                    ];
+                    if needed.contains(&name) {
+                        if of_request {
+                            return Err(BadField);
+                        }
+                        continue;
+                    }
+                    self.map.remove(name);
+                }
+            }
+        }
+        Ok(connection)
+    }
+
+    pub(super) fn asks_for_websocket(&self) -> bool {
+        self.upgrade.as_ref().is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    }
+}
+
+impl Coding {
+    fn of(value: &[u8]) -> Self {
+        if value.eq_ignore_ascii_case(b"chunked") {
+            return Self::Chunked;
+        }
+        let registered = |token: &[u8]| {
+            [&b"gzip"[..], b"x-gzip", b"deflate", b"compress", b"x-compress"]
+                .iter()
+                .any(|coding| token.eq_ignore_ascii_case(coding))
+        };
+        let mut list: Vec<&[u8]> = value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).collect();
+        if list.last().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked")) {
+            list.pop();
+        }
+        if !list.is_empty() && list.into_iter().all(registered) { Self::Unsupported } else { Self::Nonsense }
+    }
+}
+
+/// The members of a comma-separated list, without empty ones.
+fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
+}
+
+/// Fields that say where a request comes from.
+pub(super) fn claims_origin(name: &HeaderName) -> bool {
+    *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
+}
+
+/// Fields that belong to one connection whether or not `Connection` names them.
+pub(super) fn is_connection_field(name: &HeaderName) -> bool {
+    *name == header::CONNECTION
+        || *name == header::TE
+        || *name == header::UPGRADE
+        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+}
