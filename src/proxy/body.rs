@@ -7,9 +7,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{HeaderMap, Version};
+use http::Version;
 use http_body::Frame;
 
+use super::fields::Fields;
 use super::http1;
 use super::http1::framing::Framing;
 use super::upstream;
@@ -98,7 +99,7 @@ pub(crate) struct Answer {
     /// Protocol that brought it; HTTP/1.1 for our own.
     pub(crate) version: Version,
     pub(crate) status: http::StatusCode,
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Fields,
     pub(crate) body: Body,
     /// The token of a 101.
     pub(crate) upgrade: Option<http::HeaderValue>,

@@ -4,10 +4,12 @@
 //! so that a user's report can be found in the log. It never says which target failed: that is for the log.
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 
 use super::body::{Answer, Body};
+use super::fields::Fields;
+use super::headers::X_REQUEST_ID;
 use crate::pool::{Failure, Refusal};
 
 /// See the module's documentation.
@@ -106,22 +108,22 @@ impl ProxyError {
     pub(crate) fn into_answer(self, accept: Option<&HeaderValue>, request_id: &HeaderValue) -> Answer {
         let (status, code, message) = self.describe();
         let id = request_id.to_str().unwrap_or_default();
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         let (content_type, text) = match Form::preferred(accept) {
             Form::Text => ("text/plain; charset=utf-8", text(status, message, id)),
             Form::Json => ("application/json", json(status, code, message, id)),
             Form::Html => ("text/html; charset=utf-8", html(status, message, id)),
         };
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert("x-request-id", request_id.clone());
+        headers.append(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        headers.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.append(X_REQUEST_ID, request_id.clone());
         match status {
             StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.append(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             StatusCode::METHOD_NOT_ALLOWED => {
                 let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-                headers.insert(header::ALLOW, allowed);
+                headers.append(header::ALLOW, allowed);
             }
             _ => {}
         }

@@ -8,12 +8,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use super::balance::{self, Choice, Pick};
 use super::body::{Answer, Body, RequestBody};
 use super::error::ProxyError;
+use super::fields::Fields;
 use super::http1::Inform;
 use super::patience::Patience;
 use super::plan::PoolPlan;
@@ -50,7 +51,7 @@ pub(crate) async fn exchange(
     let accept = head.headers.get(header::ACCEPT).cloned();
     let mut record = None;
     let result = forward(worker, peer, inform, &mut head, body, &id, &mut record).await;
-    worker.keep_map(head.headers);
+    worker.keep_fields(head.headers);
     match result {
         Ok(mut answer) => {
             answer.record = record.map(|record| record.answered(answer.status));
@@ -229,7 +230,7 @@ fn is_last_hop(head: &mut Head) -> bool {
 
 /// What is allowed at the balancer itself.
 fn options() -> Answer {
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     headers.insert(header::ALLOW, allowed);
     Answer {
@@ -249,7 +250,7 @@ fn redirected(redirect: &config::Redirect, head: &Head, peer: &Peer) -> Result<A
     });
     let host = match &redirect.host {
         Some(host) => host.as_bytes(),
-        None => head.host.as_ref().ok_or(ProxyError::Refused(Refusal::Host))?.as_bytes(),
+        None => head.host().ok_or(ProxyError::Refused(Refusal::Host))?.as_bytes(),
     };
     // The request's port belongs to its scheme: with another one it would lead nowhere.
     let host = match (&redirect.host, &redirect.scheme, memchr::memrchr(b':', host)) {
@@ -268,7 +269,7 @@ fn redirected(redirect: &config::Redirect, head: &Head, peer: &Peer) -> Result<A
         }
     }
     let location = HeaderValue::from_bytes(&location).map_err(|_| ProxyError::Refused(Refusal::Host))?;
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     headers.insert(header::LOCATION, location);
     let body = Body::Full(bytes::Bytes::new());
     Ok(Answer {
@@ -282,7 +283,7 @@ fn redirected(redirect: &config::Redirect, head: &Head, peer: &Peer) -> Result<A
 }
 
 fn responded(respond: &config::Respond) -> Answer {
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     headers.insert(header::CONTENT_TYPE, respond.content_type.clone());
     let body = match respond.status {
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Body::Empty,

@@ -8,16 +8,17 @@ use std::net::{IpAddr, SocketAddr};
 
 use bytes::Bytes;
 use http::Version;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 
 use super::Random;
+use super::fields::Fields;
 use super::request::Head;
 use crate::config::{self, Forwarding};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Longest request id taken over from a trusted proxy.
 const REQUEST_ID_MAX: usize = 128;
@@ -52,7 +53,7 @@ impl Origin {
     }
 
     /// Whether the client's own connection is encrypted, as far as we know and believe.
-    pub(crate) fn is_secure(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn is_secure(&self, headers: &Fields) -> bool {
         self.tls
             || (self.trusted
                 && headers
@@ -61,9 +62,9 @@ impl Origin {
     }
 
     /// The address of the client that a trusted proxy names, or else that of the connection.
-    pub(crate) fn source(&self, headers: &HeaderMap) -> IpAddr {
+    pub(crate) fn source(&self, headers: &Fields) -> IpAddr {
         let named = || {
-            let list = headers.get_all(X_FORWARDED_FOR).iter().next_back()?.to_str().ok()?;
+            let list = headers.get_all(X_FORWARDED_FOR).next_back()?.to_str().ok()?;
             list.rsplit(',').next()?.trim().parse::<IpAddr>().ok()
         };
         if self.trusted { named().unwrap_or(self.address.ip()) } else { self.address.ip() }
@@ -71,7 +72,7 @@ impl Origin {
 }
 
 /// The request's id: the client's if it is trusted and well formed, else a fresh one.
-pub(crate) fn request_id(origin: &Origin, headers: &HeaderMap, random: &Random) -> HeaderValue {
+pub(crate) fn request_id(origin: &Origin, headers: &Fields, random: &Random) -> HeaderValue {
     if origin.trusted
         && let Some(id) = headers.get(X_REQUEST_ID)
     {
@@ -99,12 +100,8 @@ pub(crate) fn forward(
     let version = head.version;
     let headers = &mut head.headers;
     if !origin.trusted && head.claims_origin {
-        headers.remove(header::FORWARDED);
         // The whole family: applications also believe X-Forwarded-Port, -Prefix and -Ssl.
-        while let Some(name) = headers.keys().find(|name| name.as_str().starts_with("x-forwarded-")).cloned()
-        {
-            headers.remove(name);
-        }
+        headers.retain(|name, _| *name != header::FORWARDED && !name.as_str().starts_with("x-forwarded-"));
     }
     // A scheme in the request's target would be the client's claim.
     const HTTP: HeaderValue = HeaderValue::from_static("http");
@@ -112,16 +109,21 @@ pub(crate) fn forward(
     let proto = if origin.tls { HTTPS } else { HTTP };
     if forwarding.x_forwarded {
         append_to_list(headers, X_FORWARDED_FOR, &origin.ip);
-        headers.entry(X_FORWARDED_PROTO).or_insert(proto.clone());
-        if let Some(host) = &head.host {
-            headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
+        if !headers.contains(X_FORWARDED_PROTO) {
+            headers.append(X_FORWARDED_PROTO, proto.clone());
+        }
+        if let Some(host) = headers.get(header::HOST)
+            && !headers.contains(X_FORWARDED_HOST)
+        {
+            let host = host.clone();
+            headers.append(X_FORWARDED_HOST, host);
         }
     }
     if forwarding.forwarded {
         let mut element = origin.forwarded_for.as_bytes().to_vec();
         element.extend_from_slice(b";proto=");
         element.extend_from_slice(proto.as_bytes());
-        if let Some(host) = &head.host {
+        if let Some(host) = headers.get(header::HOST) {
             element.extend_from_slice(b";host=\"");
             element.extend_from_slice(host.as_bytes());
             element.push(b'"');
@@ -143,7 +145,7 @@ pub(crate) fn forward(
 }
 
 /// Readies an answer's fields for the client.
-pub(crate) fn backward(forwarding: &Forwarding, version: Version, headers: &mut HeaderMap) {
+pub(crate) fn backward(forwarding: &Forwarding, version: Version, headers: &mut Fields) {
     if forwarding.via {
         append_to_list(headers, header::VIA, &via(version));
     }
@@ -162,22 +164,18 @@ fn via(version: Version) -> HeaderValue {
 }
 
 /// Adds an element to a field that is a comma-separated list.
-fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
-    match headers.entry(name) {
-        header::Entry::Vacant(entry) => {
-            entry.insert(element.clone());
-        }
-        header::Entry::Occupied(mut entry) => {
-            let mut list = Vec::new();
-            for value in entry.iter() {
-                list.extend_from_slice(value.as_bytes());
-                list.extend_from_slice(b", ");
-            }
-            list.extend_from_slice(element.as_bytes());
-            if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
-                entry.insert(list);
-            }
-        }
+fn append_to_list(headers: &mut Fields, name: HeaderName, element: &HeaderValue) {
+    if !headers.contains(&name) {
+        return headers.append(name, element.clone());
+    }
+    let mut list = Vec::new();
+    for value in headers.get_all(&name) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(element.as_bytes());
+    if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
+        headers.insert(name, list);
     }
 }
 
@@ -226,15 +224,14 @@ mod tests {
         }
     }
 
-    fn forwarded(trusted: bool, sent: &[(&'static str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
+    fn forwarded(trusted: bool, sent: &[(&'static str, &str)]) -> Fields {
+        let mut headers = Fields::from_iter([(header::HOST, HeaderValue::from_static("shop.test"))]);
         for (name, value) in sent {
-            headers.append(*name, HeaderValue::from_str(value).unwrap());
+            headers.append(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
         }
         let mut head = Head {
             version: http::Version::HTTP_11,
             method: Method::GET,
-            host: Some(HeaderValue::from_static("shop.test")),
             path: "/".parse().unwrap(),
             headers,
             accepts_trailers: false,
@@ -293,7 +290,7 @@ mod tests {
         fn no_client_gets_a_forwarding_field_past_us(values in prop::collection::vec("[ -~]{0,30}", 0..5)) {
             let sent: Vec<_> = values.iter().map(|value| ("x-forwarded-for", value.as_str())).collect();
             let headers = forwarded(false, &sent);
-            prop_assert_eq!(headers.get_all("x-forwarded-for").iter().collect::<Vec<_>>(), ["192.0.2.7"]);
+            prop_assert_eq!(headers.get_all("x-forwarded-for").collect::<Vec<_>>(), ["192.0.2.7"]);
         }
     }
 }

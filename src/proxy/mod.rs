@@ -14,6 +14,7 @@ mod body;
 mod deadline;
 mod error;
 mod exchange;
+pub mod fields;
 mod headers;
 mod http1;
 mod io;

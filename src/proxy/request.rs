@@ -1,8 +1,10 @@
 //! A request as the exchange sees it, whatever protocol brought it.
 
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Method, Version};
+
+use super::fields::Fields;
 
 /// What is end to end in a request, checked: fields of the connection are gone, Host is one and well formed.
 #[derive(Debug)]
@@ -11,12 +13,10 @@ pub struct Head {
     pub(crate) version: Version,
     /// Neither CONNECT nor TRACE.
     pub(crate) method: Method,
-    /// Host as sent, with its port; `None` only from HTTP/1.0.
-    pub(crate) host: Option<HeaderValue>,
     /// Begins with `/`, or is `*`.
     pub(crate) path: PathAndQuery,
     /// End-to-end fields, Host included.
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Fields,
     /// A field is there that says where the request comes from: `Forwarded` or one of its `X-Forwarded-` forebears.
     pub(crate) claims_origin: bool,
     /// The client can take trailers.
@@ -33,8 +33,7 @@ impl Head {
         Self {
             version: Version::HTTP_11,
             method: Method::GET,
-            headers: HeaderMap::from_iter([(http::header::HOST, host.clone())]),
-            host: Some(host),
+            headers: Fields::from_iter([(header::HOST, host)]),
             path,
             claims_origin: false,
             accepts_trailers: false,
@@ -43,12 +42,17 @@ impl Head {
         }
     }
 
+    /// Host as sent, with its port; `None` only from HTTP/1.0.
+    pub(crate) fn host(&self) -> Option<&HeaderValue> {
+        self.headers.get(header::HOST)
+    }
+
     /// Whether doing it twice is the same as doing it once (RFC 9110 §9.2.2), or the client has said how to tell.
     pub(crate) fn is_repeatable(&self) -> bool {
         let safe = matches!(
             self.method,
             Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
         );
-        (safe && !self.websocket) || self.headers.contains_key("idempotency-key")
+        (safe && !self.websocket) || self.headers.contains("idempotency-key")
     }
 }

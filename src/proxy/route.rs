@@ -46,7 +46,7 @@ impl RouteTable {
     /// The route's action for this request; `None` when no route matches.
     pub fn find(&self, head: &Head, source: IpAddr) -> Option<&Action> {
         let mut lower = [0u8; HOST_MAX];
-        let host = head.host.as_ref().and_then(|host| lower_host(host.as_bytes(), &mut lower));
+        let host = head.host().and_then(|host| lower_host(host.as_bytes(), &mut lower));
         let matching = |routes: &'_ Vec<Route>| routes.iter().position(|route| matches(route, head, source));
         let find = |routes| matching(routes).map(|index| &routes[index].action);
         if let Some(host) = host {
@@ -96,7 +96,6 @@ fn matches(route: &Route, head: &Head, source: IpAddr) -> bool {
         && route.headers.iter().all(|wanted| {
             head.headers
                 .get_all(&wanted.name)
-                .iter()
                 .any(|value| wanted.value.as_ref().is_none_or(|wanted| wanted == value))
         })
         && route.query.iter().all(|wanted| {

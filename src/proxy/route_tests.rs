@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::config::{HeaderMatch, QueryMatch, Respond};
+use crate::proxy::fields::Fields;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use proptest::prelude::*;
 
 fn route(name: &'static str, host: Option<HostPattern>, path: &str) -> Route {
@@ -34,9 +35,8 @@ fn head(host: &str, path: &str) -> Head {
     Head {
         version: http::Version::HTTP_11,
         method: Method::GET,
-        host: Some(HeaderValue::from_str(host).unwrap()),
         path: path.parse().unwrap(),
-        headers: HeaderMap::new(),
+        headers: Fields::from_iter([(http::header::HOST, HeaderValue::from_str(host).unwrap())]),
         accepts_trailers: false,
         claims_origin: false,
         expect_continue: false,
@@ -103,7 +103,7 @@ fn the_longest_path_wins_and_then_the_most_conditions() {
     assert_eq!(winner(&table, &head("x", "/a")), "get");
     assert_eq!(winner(&table, &head("x", "/a?v=2&w")), "query");
     let mut beta = head("x", "/a");
-    beta.headers.insert("x-beta", HeaderValue::from_static("1"));
+    beta.headers.append(http::HeaderName::from_static("x-beta"), HeaderValue::from_static("1"));
     assert_eq!(winner(&table, &beta), "beta");
     let mut post = head("x", "/a");
     post.method = Method::POST;

@@ -14,8 +14,9 @@ use std::cell::Cell;
 use aws_lc_rs::aead::{Aad, Nonce};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderValue};
 
+use super::fields::Fields;
 use crate::config::{self, KeyRing, SameSite, Secure};
 use crate::pool::{TargetId, Verdict};
 
@@ -108,30 +109,34 @@ pub fn is_stale(bond: &Bond, stickiness: &config::Stickiness, now: u64) -> bool 
 }
 
 /// The values of all cookies called `name`, in order, without quotes.
-pub fn find<'a>(headers: &'a HeaderMap, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+pub fn find<'a>(headers: &'a Fields, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(header::COOKIE)
-        .into_iter()
         .flat_map(|field| pairs(field.as_bytes()))
         .filter_map(move |pair| value_of(pair, name))
 }
 
 /// Takes every cookie called `name` out of the request.
-pub fn hide(headers: &mut HeaderMap, name: &str) {
-    let fields = headers.get_all(header::COOKIE);
-    if !fields.iter().any(|field| pairs(field.as_bytes()).any(|pair| value_of(pair, name).is_some())) {
-        return;
-    }
-    let header::Entry::Occupied(entry) = headers.entry(header::COOKIE) else { return };
-    let (_, fields) = entry.remove_entry_mult();
-    let kept: Vec<HeaderValue> = fields.filter_map(|field| without(&field, name)).collect();
-    for field in kept {
-        headers.append(header::COOKIE, field);
-    }
+pub fn hide(headers: &mut Fields, name: &str) {
+    headers.retain(|field, value| {
+        let (mut hidden, mut others) = (false, false);
+        if *field == header::COOKIE {
+            for pair in pairs(value.as_bytes()) {
+                match value_of(pair, name) {
+                    Some(_) => hidden = true,
+                    None => others |= !pair.is_empty(),
+                }
+            }
+        }
+        if hidden && others {
+            *value = without(value, name);
+        }
+        others || !hidden
+    });
 }
 
-/// The field without the cookies called `name`; `None` when nothing is left.
-fn without(field: &HeaderValue, name: &str) -> Option<HeaderValue> {
+/// The field without the cookies called `name`.
+fn without(field: &HeaderValue, name: &str) -> HeaderValue {
     let mut kept: Vec<u8> = Vec::new();
     for pair in pairs(field.as_bytes()).filter(|pair| !pair.is_empty() && value_of(pair, name).is_none()) {
         if !kept.is_empty() {
@@ -139,7 +144,8 @@ fn without(field: &HeaderValue, name: &str) -> Option<HeaderValue> {
         }
         kept.extend_from_slice(pair);
     }
-    if kept.is_empty() { None } else { HeaderValue::from_maybe_shared(bytes::Bytes::from(kept)).ok() }
+    HeaderValue::from_maybe_shared(bytes::Bytes::from(kept))
+        .unwrap_or_else(|_| unreachable!("parts of a field's value make a value"))
 }
 
 fn pairs(field: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -172,8 +178,8 @@ pub enum ApplicationCookie {
 }
 
 /// What an answer with these fields does with the cookie called `name`; the last word counts, as with browsers.
-pub fn application_cookie(headers: &HeaderMap, name: &str) -> ApplicationCookie {
-    let fields = headers.get_all(header::SET_COOKIE).iter().rev();
+pub fn application_cookie(headers: &Fields, name: &str) -> ApplicationCookie {
+    let fields = headers.get_all(header::SET_COOKIE).rev();
     let value = |field: &HeaderValue| -> Option<ApplicationCookie> {
         let mut parts = pairs(field.as_bytes());
         let value = value_of(parts.next()?, name)?;

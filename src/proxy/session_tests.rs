@@ -71,7 +71,7 @@ fn sessions_end_by_idleness_and_by_age() {
 
 #[test]
 fn the_cookie_is_found_in_any_company() {
-    let mut headers = HeaderMap::new();
+    let mut headers = Fields::new();
     for field in
         ["a=1; SELVEDGE=one", "XSELVEDGE=no;SELVEDGE=\"two\" ; SELVEDGEX=no", "b=2", "SELVEDGE = three"]
     {
@@ -80,7 +80,7 @@ fn the_cookie_is_found_in_any_company() {
     let found: Vec<_> = find(&headers, "SELVEDGE").collect();
     assert_eq!(found, [&b"one"[..], b"two", b"three"]);
     hide(&mut headers, "SELVEDGE");
-    let left: Vec<_> = headers.get_all(header::COOKIE).iter().map(|v| v.to_str().unwrap()).collect();
+    let left: Vec<_> = headers.get_all(header::COOKIE).map(|v| v.to_str().unwrap()).collect();
     assert_eq!(left, ["a=1", "XSELVEDGE=no; SELVEDGEX=no", "b=2"]);
 }
 
@@ -114,7 +114,7 @@ proptest! {
     #[test]
     fn hiding_keeps_all_other_cookies_in_order(names in prop::collection::vec("[a-z]{1,8}|SELVEDGE", 0..20)) {
         let field = names.iter().map(|name| format!("{name}=v")).collect::<Vec<_>>().join("; ");
-        let mut headers = HeaderMap::new();
+        let mut headers = Fields::new();
         headers.insert(header::COOKIE, HeaderValue::from_str(&field).unwrap());
         hide(&mut headers, "SELVEDGE");
         let kept: Vec<_> = names.iter().filter(|n| *n != "SELVEDGE").map(|n| format!("{n}=v")).collect();

@@ -6,10 +6,10 @@
 
 use std::rc::Rc;
 
-use http::HeaderMap;
 use http::header;
 
 use super::Worker;
+use super::fields::Fields;
 use super::plan::{Plan, PoolPlan};
 use super::request::Head;
 use super::session::{self, ApplicationCookie, Bond};
@@ -80,7 +80,7 @@ impl Session {
         pool: &PoolPlan,
         landed: &Landed,
         secure: bool,
-        headers: &mut HeaderMap,
+        headers: &mut Fields,
     ) {
         if !self.enabled {
             return;

@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use foldhash::{HashMap, HashMapExt as _};
-use http::{HeaderMap, HeaderValue};
+use http::HeaderValue;
 
 use super::deadline::Deadlines;
 use super::error::ProxyError;
+use super::fields::Fields;
 use super::listener::{self, Listening};
 use super::plan::Plan;
 use super::retry::Again;
@@ -22,8 +23,9 @@ use super::workers::Change;
 use crate::config;
 use crate::pool::{Pool, PoolLane, Pools, Snapshot, TargetId, WorkerLane};
 
-/// Empty field maps kept for the next heads.
-const SPARE_MAPS: usize = 64;
+/// Empty lists of fields kept for the next heads, and the most fields that one may have room for.
+const SPARE_FIELDS: usize = 64;
+const SPARE_ROOM: usize = 256;
 /// Between two looks at idle connections.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -38,7 +40,7 @@ pub(crate) struct Worker {
     pub(crate) random: Random,
     /// Cookies opened lately.
     pub(crate) opened: OpenedCookies,
-    spare_maps: RefCell<Vec<HeaderMap>>,
+    spare_fields: RefCell<Vec<Fields>>,
     /// Its listeners that are open.
     pub(crate) listening: RefCell<Vec<Rc<Listening>>>,
     /// Tasks that accept, also those that are about to end.
@@ -54,7 +56,7 @@ impl Worker {
             deadlines: Deadlines::new(),
             random: Random::from_system(),
             opened: OpenedCookies::new(),
-            spare_maps: RefCell::default(),
+            spare_fields: RefCell::default(),
             listening: RefCell::default(),
             accepting: Cell::new(0),
             shared,
@@ -81,17 +83,17 @@ impl Worker {
         self.plan.borrow().clone()
     }
 
-    /// An empty field map, with room if one is at hand.
-    pub(crate) fn spare_map(&self) -> HeaderMap {
-        self.spare_maps.borrow_mut().pop().unwrap_or_default()
+    /// An empty list of fields, with room if one is at hand.
+    pub(crate) fn spare_fields(&self) -> Fields {
+        self.spare_fields.borrow_mut().pop().unwrap_or_default()
     }
 
-    /// Takes a field map back.
-    pub(crate) fn keep_map(&self, mut map: HeaderMap) {
-        let mut spare = self.spare_maps.borrow_mut();
-        if map.capacity() > 0 && map.capacity() <= 256 && spare.len() < SPARE_MAPS {
-            map.clear();
-            spare.push(map);
+    /// Takes a list of fields back.
+    pub(crate) fn keep_fields(&self, mut fields: Fields) {
+        let mut spare = self.spare_fields.borrow_mut();
+        if (1..=SPARE_ROOM).contains(&fields.capacity()) && spare.len() < SPARE_FIELDS {
+            fields.clear();
+            spare.push(fields);
         }
     }
 

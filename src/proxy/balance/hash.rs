@@ -38,12 +38,10 @@ pub(crate) fn key(balance: &Balance, head: &Head, source: IpAddr) -> Option<u64>
             IpAddr::V6(address) => Some(xxh3_64(&address.octets())),
         },
         HashOn::Cookie(name) => session::find(&head.headers, name).next().map(xxh3_64),
-        HashOn::Header(name) if *name == header::HOST => {
-            head.host.as_ref().map(|host| xxh3_64(host.as_bytes()))
-        }
+        HashOn::Header(name) if *name == header::HOST => head.host().map(|host| xxh3_64(host.as_bytes())),
         HashOn::Header(name) => {
             let mut hash = Xxh3::new();
-            let mut fields = head.headers.get_all(name).iter().peekable();
+            let mut fields = head.headers.get_all(name).peekable();
             fields.peek()?;
             for field in fields {
                 hash.update(field.as_bytes());

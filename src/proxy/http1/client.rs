@@ -93,12 +93,12 @@ impl Client {
                 if begun {
                     let mut input = self.input.borrow_mut();
                     let mut scanned = self.scanned.get();
-                    let mut map = worker.spare_map();
-                    let taken = head::take_request(&mut input, &mut scanned, self.limits, &mut map);
+                    let mut fields = worker.spare_fields();
+                    let taken = head::take_request(&mut input, &mut scanned, self.limits, &mut fields);
                     self.scanned.set(scanned);
                     match taken {
                         Ok(Some(request)) => return Poll::Ready(Ok(request)),
-                        Ok(None) => worker.keep_map(map),
+                        Ok(None) => worker.keep_fields(fields),
                         Err(refusal) => return Poll::Ready(Err(NoRequest::Refused(refusal))),
                     }
                 }

@@ -2,9 +2,10 @@
 //! is stated here and nowhere else.
 
 use http::StatusCode;
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::framing::Framing;
+use crate::proxy::fields::Fields;
 use crate::proxy::request::Head;
 
 /// What happens to the connection after this message.
@@ -26,7 +27,7 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &Head, framing: Framing, websocke
     out.push(b' ');
     out.extend_from_slice(head.path.as_str().as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    fields(out, &head.headers);
+    fields(out, head.headers.iter());
     if head.accepts_trailers {
         out.extend_from_slice(b"te: trailers\r\n");
     }
@@ -45,12 +46,12 @@ pub(crate) fn request(out: &mut Vec<u8>, head: &Head, framing: Framing, websocke
 pub(crate) fn answer(
     out: &mut Vec<u8>,
     status: StatusCode,
-    headers: &HeaderMap,
+    headers: &Fields,
     framing: Framing,
     after: After<'_>,
 ) {
     status_line(out, status);
-    fields(out, headers);
+    fields(out, headers.iter());
     match after {
         After::KeepAlive => {}
         After::SayKeepAlive => out.extend_from_slice(b"connection: keep-alive\r\n"),
@@ -64,7 +65,7 @@ pub(crate) fn answer(
 pub(crate) fn last_chunk(out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
     out.extend_from_slice(b"0\r\n");
     if let Some(trailers) = trailers {
-        fields(out, trailers);
+        fields(out, trailers.iter());
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -81,8 +82,8 @@ fn status_line(out: &mut Vec<u8>, status: StatusCode) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn fields(out: &mut Vec<u8>, headers: &HeaderMap) {
-    for (name, value) in headers {
+fn fields<'a>(out: &mut Vec<u8>, fields: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>) {
+    for (name, value) in fields {
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b": ");
         out.extend_from_slice(value.as_bytes());

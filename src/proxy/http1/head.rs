@@ -2,7 +2,7 @@
 //! taken out, what is left is end to end.
 //!
 //! `httparse` splits the bytes; it lets bare LF pass and knows no semantics, so line ends are checked before it and
-//! lengths, Host, Connection and the target after it. The field map that comes out has no Content-Length,
+//! lengths, Host, Connection and the target after it. The list of fields that comes out has no Content-Length,
 //! Transfer-Encoding, Connection, Keep-Alive, Proxy-Connection, TE, Upgrade, HTTP2-Settings or Expect: the body's framing
 //! and the flags beside it say the same without ambiguity. Routing and forwarding are not known here.
 
@@ -13,9 +13,10 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use super::framing::Framing;
-use super::hop::{Fields, claims_origin, is_connection_field};
+use super::hop::{Hop, claims_origin, is_connection_field};
 use super::target::Target;
 use crate::pool::Refusal;
+use crate::proxy::fields::Fields;
 use crate::proxy::request::Head;
 
 /// Fields that fit the table on the stack; `max_fields` is at most this.
@@ -41,7 +42,7 @@ pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     /// Without the fields named in the module's documentation, except Content-Length when there is no body that could
     /// restate it (HEAD, 304).
-    pub(crate) headers: HeaderMap,
+    pub(crate) headers: Fields,
     pub(crate) framing: Framing,
     /// Another request may follow on this connection.
     pub(crate) keep_alive: bool,
@@ -78,13 +79,13 @@ pub(crate) fn end_of_head(buffer: &[u8], from: usize) -> Result<Option<usize>, R
     Ok(None)
 }
 
-/// Takes the request head off `buffer` once it is all there. `scanned` is where the last call stopped; `map` is an
-/// empty map whose room is used.
+/// Takes the request head off `buffer` once it is all there. `scanned` is where the last call stopped; `fields` is an
+/// empty list whose room is used.
 pub(crate) fn take_request(
     buffer: &mut BytesMut,
     scanned: &mut usize,
     limits: Limits,
-    map: &mut HeaderMap,
+    fields: &mut Fields,
 ) -> Result<Option<Request>, Refusal> {
     // One empty line before a request is the work of old clients (RFC 9112 §2.2).
     if *scanned == 0 && buffer.starts_with(b"\r\n") {
@@ -103,7 +104,7 @@ pub(crate) fn take_request(
         return Err(too_large(buffer, limits));
     }
     let bytes = buffer.split_to(end).freeze();
-    parse_request(&bytes, limits.max_fields, map).map(Some)
+    parse_request(&bytes, limits.max_fields, fields).map(Some)
 }
 
 /// Of a head that is too large, whether the request line alone is.
@@ -114,7 +115,7 @@ fn too_large(buffer: &[u8], limits: Limits) -> Refusal {
     }
 }
 
-fn parse_request(bytes: &Bytes, max_fields: usize, map: &mut HeaderMap) -> Result<Request, Refusal> {
+fn parse_request(bytes: &Bytes, max_fields: usize, fields: &mut Fields) -> Result<Request, Refusal> {
     let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     match parsed.parse_with_uninit_headers(bytes, &mut table[..max_fields.min(FIELDS_MAX)]) {
@@ -127,24 +128,24 @@ fn parse_request(bytes: &Bytes, max_fields: usize, map: &mut HeaderMap) -> Resul
     };
     let http10 = version == 0;
     let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::RequestLine)?;
-    let mut fields = Fields::new(map);
+    let mut hop = Hop::new(fields);
     for field in parsed.headers.iter() {
-        fields.add(bytes, field).map_err(|_| Refusal::Field)?;
+        hop.add(bytes, field).map_err(|_| Refusal::Field)?;
     }
-    let framing = fields.request_framing(http10)?;
+    let framing = hop.request_framing(http10)?;
     if method == Method::CONNECT || method == Method::TRACE {
         return Err(Refusal::Method);
     }
     let Target { authority, path } = Target::parse(&method, target, bytes)?;
-    let host = fields.host(authority, http10)?;
-    let expect_continue = match fields.expect.take() {
+    hop.host(authority, http10)?;
+    let expect_continue = match hop.expect.take() {
         None => false,
         Some(_) if http10 => false,
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => framing != Framing::None,
         Some(_) => return Err(Refusal::Expectation),
     };
-    let connection = fields.connection(true).map_err(|_| Refusal::Connection)?;
-    let websocket = connection.upgrade && fields.asks_for_websocket() && !http10;
+    let connection = hop.connection(true).map_err(|_| Refusal::Connection)?;
+    let websocket = connection.upgrade && hop.asks_for_websocket() && !http10;
     let websocket = websocket && method == Method::GET && framing == Framing::None;
     Ok(Request {
         framing,
@@ -153,13 +154,12 @@ fn parse_request(bytes: &Bytes, max_fields: usize, map: &mut HeaderMap) -> Resul
         head: Head {
             version: version_of(http10),
             method,
-            host,
             path,
-            accepts_trailers: fields.accepts_trailers,
-            claims_origin: fields.claims_origin,
+            accepts_trailers: hop.accepts_trailers,
+            claims_origin: hop.claims_origin,
             expect_continue,
             websocket,
-            headers: std::mem::take(map),
+            headers: std::mem::take(fields),
         },
     })
 }
@@ -170,7 +170,7 @@ pub(crate) fn take_answer(
     scanned: &mut usize,
     limits: Limits,
     request: &Method,
-    map: &mut HeaderMap,
+    fields: &mut Fields,
 ) -> Result<Option<Answer>, BadAnswer> {
     let end = match end_of_head(buffer, *scanned) {
         Ok(Some(end)) if end <= limits.max_head => end,
@@ -189,14 +189,14 @@ pub(crate) fn take_answer(
     };
     *scanned = 0;
     let bytes = buffer.split_to(end).freeze();
-    parse_answer(&bytes, limits.max_fields, request, map).map(Some)
+    parse_answer(&bytes, limits.max_fields, request, fields).map(Some)
 }
 
 fn parse_answer(
     bytes: &Bytes,
     max_fields: usize,
     request: &Method,
-    map: &mut HeaderMap,
+    fields: &mut Fields,
 ) -> Result<Answer, BadAnswer> {
     let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = httparse::Response::new(&mut []);
@@ -218,20 +218,20 @@ fn parse_answer(
         _ => return Err(BadAnswer("its status is not between 100 and 599")),
     };
     let http10 = version == 0;
-    let mut fields = Fields::new(map);
+    let mut hop = Hop::new(fields);
     for field in parsed.headers.iter() {
-        fields.add(bytes, field).map_err(|_| BadAnswer("a field has bytes that may not be there"))?;
+        hop.add(bytes, field).map_err(|_| BadAnswer("a field has bytes that may not be there"))?;
     }
     let connection =
-        fields.connection(false).map_err(|_| BadAnswer("Connection names a field it may not name"))?;
-    let framing = fields.answer_framing(status, request, http10)?;
-    let upgrade = fields.upgrade.take().filter(|_| connection.upgrade);
+        hop.connection(false).map_err(|_| BadAnswer("Connection names a field it may not name"))?;
+    let framing = hop.answer_framing(status, request, http10)?;
+    let upgrade = hop.upgrade.take().filter(|_| connection.upgrade);
     // What is not passed on by framing is passed on as a field: the length of what a GET would have brought.
     if framing == Framing::None
         && !(status.is_informational() || status == StatusCode::NO_CONTENT)
-        && let Some(length) = fields.content_length
+        && let Some(length) = hop.content_length
     {
-        map.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        fields.append(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     let asked = if http10 { connection.keep_alive && !connection.close } else { !connection.close };
     Ok(Answer {
@@ -240,7 +240,7 @@ fn parse_answer(
         framing,
         keep_alive: asked && framing != Framing::Close,
         upgrade,
-        headers: std::mem::take(map),
+        headers: std::mem::take(fields),
     })
 }
 

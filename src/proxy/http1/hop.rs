@@ -1,23 +1,24 @@
 //! What the fields of one head say of this hop: lengths, codings, `Connection`, `Host`, `Expect`, `Upgrade`.
 //!
-//! Gathered in one pass: what belongs to the connection is kept here, what is end to end goes into the map. Whether that
+//! Gathered in one pass: what belongs to the connection is kept here, what is end to end goes into the list. Whether that
 //! makes a message is asked afterwards, when the whole head is known. Lines and their splitting are not known here.
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::framing::Framing;
 use super::head::BadAnswer;
 use super::target::is_host;
 use crate::pool::Refusal;
+use crate::proxy::fields::Fields;
 
 /// A field that is not one.
 pub(super) struct BadField;
 
 /// What the fields of one head say, gathered in one pass.
-pub(super) struct Fields<'a> {
-    map: &'a mut HeaderMap,
+pub(super) struct Hop<'a> {
+    fields: &'a mut Fields,
     pub(super) content_length: Option<u64>,
     bad_length: bool,
     transfer_encoding: Option<Coding>,
@@ -44,10 +45,10 @@ pub(super) struct Connection {
     pub(super) upgrade: bool,
 }
 
-impl<'a> Fields<'a> {
-    pub(super) fn new(map: &'a mut HeaderMap) -> Self {
+impl<'a> Hop<'a> {
+    pub(super) fn new(fields: &'a mut Fields) -> Self {
         Self {
-            map,
+            fields,
             content_length: None,
             bad_length: false,
             transfer_encoding: None,
@@ -86,7 +87,7 @@ impl<'a> Fields<'a> {
             name => {
                 self.hosts += u32::from(name == header::HOST);
                 self.claims_origin |= claims_origin(&name);
-                self.map.try_append(name, value).map_err(|_| BadField)?;
+                self.fields.append(name, value);
             }
         }
         Ok(())
@@ -144,15 +145,11 @@ impl<'a> Fields<'a> {
     }
 
     /// The host that the request is for: exactly one, well formed, and the same wherever it is said.
-    pub(super) fn host(
-        &mut self,
-        authority: Option<HeaderValue>,
-        http10: bool,
-    ) -> Result<Option<HeaderValue>, Refusal> {
+    pub(super) fn host(&mut self, authority: Option<HeaderValue>, http10: bool) -> Result<(), Refusal> {
         if self.hosts > 1 || (self.hosts == 0 && !http10) {
             return Err(Refusal::Host);
         }
-        let host = self.map.get(header::HOST);
+        let host = self.fields.get(header::HOST);
         for value in [host, authority.as_ref()].into_iter().flatten() {
             if !is_host(value.as_bytes()) {
                 return Err(Refusal::Host);
@@ -163,14 +160,14 @@ impl<'a> Fields<'a> {
                 Err(Refusal::Host)
             }
             (None, Some(authority)) => {
-                self.map.insert(header::HOST, authority.clone());
-                Ok(Some(authority))
+                self.fields.append(header::HOST, authority);
+                Ok(())
             }
-            (host, _) => Ok(host.cloned()),
+            _ => Ok(()),
         }
     }
 
-    /// Takes out of the map what `Connection` names.
+    /// Takes out of the list what `Connection` names.
     pub(super) fn connection(&mut self, of_request: bool) -> Result<Connection, BadField> {
         let mut connection = Connection { close: false, keep_alive: false, upgrade: false };
         for value in std::mem::take(&mut self.connection) {
@@ -197,7 +194,7 @@ impl<'a> Fields<'a> {
                         }
                         continue;
                     }
-                    self.map.remove(name);
+                    self.fields.retain(|other, _| *other != name);
                 }
             }
         }

@@ -18,7 +18,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use tokio::net::TcpStream;
 
 pub(crate) use client::Client;
@@ -31,6 +31,7 @@ use super::body::{Answer, Body, RequestBody};
 use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::{self, Peer};
+use super::fields::Fields;
 use super::io::Io;
 use super::listener::Listening;
 use super::{Worker, upgrade};
@@ -176,7 +177,7 @@ impl Connection {
         };
         // Restated by framing; a HEAD or 304 keeps the field, because there is no body to restate it.
         encode::answer(self.outgoing.buffer(), answer.status, &answer.headers, framing, after);
-        self.worker.keep_map(std::mem::take(&mut answer.headers));
+        self.worker.keep_fields(std::mem::take(&mut answer.headers));
         if request.is_head {
             answer.body = Body::Empty;
         }
@@ -324,7 +325,7 @@ pub(crate) struct Inform<'a> {
 
 impl Inform<'_> {
     /// Passes a 1xx on; never to HTTP/1.0, which does not know them.
-    pub(crate) async fn send(&self, status: StatusCode, headers: &HeaderMap) -> Result<(), ProxyError> {
+    pub(crate) async fn send(&self, status: StatusCode, headers: &Fields) -> Result<(), ProxyError> {
         if !self.enabled {
             return Ok(());
         }

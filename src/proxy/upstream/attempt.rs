@@ -151,7 +151,7 @@ async fn answer_head(
         } else if attempt.inform.send(answer.status, &answer.headers).await.is_err() {
             return Err(Stopped::Client(RequestBodyError::Gone));
         }
-        attempt.worker.keep_map(answer.headers);
+        attempt.worker.keep_fields(answer.headers);
     }
 }
 

@@ -89,10 +89,10 @@ impl Connection {
     ) -> Poll<Result<head::Answer, HeadError>> {
         loop {
             if !self.input.is_empty() {
-                let mut map = worker.spare_map();
-                match head::take_answer(&mut self.input, &mut self.scanned, LIMITS, request, &mut map) {
+                let mut fields = worker.spare_fields();
+                match head::take_answer(&mut self.input, &mut self.scanned, LIMITS, request, &mut fields) {
                     Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
-                    Ok(None) => worker.keep_map(map),
+                    Ok(None) => worker.keep_fields(fields),
                     Err(bad) => return Poll::Ready(Err(HeadError::Bad(bad))),
                 }
             }
