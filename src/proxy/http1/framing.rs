@@ -7,7 +7,7 @@
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::HeaderMap;
 
-use super::head;
+use super::{head, lines};
 
 /// How a body is delimited on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +169,7 @@ fn trailers(buffer: &mut BytesMut) -> Result<Decoded, BadChunk> {
         None if b"\r\n".starts_with(buffer) => return Ok(Decoded::NeedMore),
         _ => {}
     }
-    match head::end_of_head(buffer, 0) {
+    match lines::end_of_head(buffer, 0) {
         Err(_) => Err(BadChunk),
         Ok(Some(end)) if end <= TRAILERS_MAX => {
             let section = buffer.split_to(end).freeze();

@@ -1,12 +1,10 @@
 //! Reading HTTP/1 heads strictly (RFC 9112 §2 to §6): what is ambiguous is refused, what belongs to the connection is
 //! taken out, what is left is end to end.
 //!
-//! `httparse` splits the bytes; it lets bare LF pass and knows no semantics, so line ends are checked before it and
-//! lengths, Host, Connection and the target after it. The list of fields that comes out has no Content-Length,
+//! `lines` splits the bytes, `hop` gathers what the fields say, `target` reads what the request is for; here is the order.
+//! The list of fields that comes out has no Content-Length,
 //! Transfer-Encoding, Connection, Keep-Alive, Proxy-Connection, TE, Upgrade, HTTP2-Settings or Expect: the body's framing
 //! and the flags beside it say the same without ambiguity. Routing and forwarding are not known here.
-
-use std::mem::MaybeUninit;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -14,13 +12,16 @@ use http::{Method, StatusCode, Version};
 
 use super::framing::Framing;
 use super::hop::{Hop, claims_origin, is_connection_field};
+use super::lines::{self, Lines, end_of_head};
 use super::target::Target;
 use crate::pool::Refusal;
 use crate::proxy::fields::Fields;
 use crate::proxy::request::Head;
 
-/// Fields that fit the table on the stack; `max_fields` is at most this.
+/// Fields of a head at most; `max_fields` is at most this.
 pub(crate) const FIELDS_MAX: usize = 256;
+/// Fields of a trailer section at most.
+const TRAILER_FIELDS_MAX: usize = 64;
 
 /// A request head as the connection needs it.
 #[derive(Debug)]
@@ -61,24 +62,6 @@ pub(crate) struct Limits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadAnswer(pub(crate) &'static str);
 
-/// Where the head in `buffer` ends, searching from `from`; `None` when it is not all there.
-///
-/// Refuses LF without CR and continued lines on the way: a parser that forgives them sees other fields than we do.
-pub(crate) fn end_of_head(buffer: &[u8], from: usize) -> Result<Option<usize>, Refusal> {
-    let from = from.min(buffer.len());
-    for newline in memchr::memchr_iter(b'\n', &buffer[from..]).map(|at| at + from) {
-        if newline == 0 || buffer[newline - 1] != b'\r' {
-            return Err(Refusal::LineEnding);
-        }
-        match buffer.get(newline + 1) {
-            Some(b' ' | b'\t') => return Err(Refusal::ObsFold),
-            Some(b'\r') if buffer.get(newline + 2) == Some(&b'\n') => return Ok(Some(newline + 3)),
-            _ => {}
-        }
-    }
-    Ok(None)
-}
-
 /// Takes the request head off `buffer` once it is all there. `scanned` is where the last call stopped; `fields` is an
 /// empty list whose room is used.
 pub(crate) fn take_request(
@@ -115,28 +98,24 @@ fn too_large(buffer: &[u8], limits: Limits) -> Refusal {
     }
 }
 
-fn parse_request(bytes: &Bytes, max_fields: usize, fields: &mut Fields) -> Result<Request, Refusal> {
-    let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
-    let mut parsed = httparse::Request::new(&mut []);
-    match parsed.parse_with_uninit_headers(bytes, &mut table[..max_fields.min(FIELDS_MAX)]) {
-        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        Ok(_) => return Err(Refusal::LineEnding),
-        Err(error) => return Err(refusal_of(error, bytes)),
-    }
-    let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
-        return Err(Refusal::RequestLine);
-    };
-    let http10 = version == 0;
-    let method = Method::from_bytes(method.as_bytes()).map_err(|_| Refusal::RequestLine)?;
+fn parse_request(head: &Bytes, max_fields: usize, fields: &mut Fields) -> Result<Request, Refusal> {
+    let mut lines = Lines::of(head);
+    let (method, target, version) = lines::request_line(lines.next_line()?)?;
+    let http10 = version == Version::HTTP_10;
     let mut hop = Hop::new(fields);
-    for field in parsed.headers.iter() {
-        hop.add(bytes, field).map_err(|_| Refusal::Field)?;
+    let mut count = 0;
+    while let Some((name, value)) = lines.next_field()? {
+        count += 1;
+        if count > max_fields {
+            return Err(Refusal::HeadTooLarge);
+        }
+        hop.add(name, value);
     }
     let framing = hop.request_framing(http10)?;
     if method == Method::CONNECT || method == Method::TRACE {
         return Err(Refusal::Method);
     }
-    let Target { authority, path } = Target::parse(&method, target, bytes)?;
+    let Target { authority, path } = Target::parse(&method, target, &lines)?;
     hop.host(authority, http10)?;
     let expect_continue = match hop.expect.take() {
         None => false,
@@ -152,7 +131,7 @@ fn parse_request(bytes: &Bytes, max_fields: usize, fields: &mut Fields) -> Resul
         http10,
         keep_alive: if http10 { connection.keep_alive && !connection.close } else { !connection.close },
         head: Head {
-            version: version_of(http10),
+            version,
             method,
             path,
             accepts_trailers: hop.accepts_trailers,
@@ -184,8 +163,7 @@ pub(crate) fn take_answer(
             return Ok(None);
         }
         Ok(_) => return Err(BadAnswer("its head is too large")),
-        Err(Refusal::ObsFold) => return Err(BadAnswer("a field is continued on the next line")),
-        Err(_) => return Err(BadAnswer("a line does not end in CRLF")),
+        Err(refusal) => return Err(bad_line(refusal)),
     };
     *scanned = 0;
     let bytes = buffer.split_to(end).freeze();
@@ -193,34 +171,22 @@ pub(crate) fn take_answer(
 }
 
 fn parse_answer(
-    bytes: &Bytes,
+    head: &Bytes,
     max_fields: usize,
     request: &Method,
     fields: &mut Fields,
 ) -> Result<Answer, BadAnswer> {
-    let mut table = [const { MaybeUninit::uninit() }; FIELDS_MAX];
-    let mut parsed = httparse::Response::new(&mut []);
-    let result = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut parsed,
-        bytes,
-        &mut table[..max_fields.min(FIELDS_MAX)],
-    );
-    match result {
-        Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        Err(httparse::Error::TooManyHeaders) => return Err(BadAnswer("it has too many fields")),
-        _ => return Err(BadAnswer("its head is not HTTP/1")),
-    }
-    let (Some(code), Some(version)) = (parsed.code, parsed.version) else {
-        return Err(BadAnswer("its status line is not HTTP/1"));
-    };
-    let status = match StatusCode::from_u16(code) {
-        Ok(status) if code < 600 => status,
-        _ => return Err(BadAnswer("its status is not between 100 and 599")),
-    };
-    let http10 = version == 0;
+    let mut lines = Lines::of(head);
+    let (version, status) = lines::status_line(lines.next_line().map_err(bad_line)?).map_err(BadAnswer)?;
+    let http10 = version == Version::HTTP_10;
     let mut hop = Hop::new(fields);
-    for field in parsed.headers.iter() {
-        hop.add(bytes, field).map_err(|_| BadAnswer("a field has bytes that may not be there"))?;
+    let mut count = 0;
+    while let Some((name, value)) = lines.next_field().map_err(bad_line)? {
+        count += 1;
+        if count > max_fields {
+            return Err(BadAnswer("it has too many fields"));
+        }
+        hop.add(name, value);
     }
     let connection =
         hop.connection(false).map_err(|_| BadAnswer("Connection names a field it may not name"))?;
@@ -235,7 +201,7 @@ fn parse_answer(
     }
     let asked = if http10 { connection.keep_alive && !connection.close } else { !connection.close };
     Ok(Answer {
-        version: version_of(http10),
+        version,
         status,
         framing,
         keep_alive: asked && framing != Framing::Close,
@@ -244,22 +210,26 @@ fn parse_answer(
     })
 }
 
-fn version_of(http10: bool) -> Version {
-    if http10 { Version::HTTP_10 } else { Version::HTTP_11 }
+/// What is wrong with an answer's line.
+fn bad_line(refusal: Refusal) -> BadAnswer {
+    BadAnswer(match refusal {
+        Refusal::ObsFold => "a field is continued on the next line",
+        Refusal::LineEnding => "a line does not end in CRLF",
+        _ => "a field has bytes that may not be there",
+    })
 }
 
 /// Fields of a complete trailer section (with its empty line); `None` if one is malformed. Those that have no place in
 /// a trailer are dropped.
 pub(crate) fn parse_trailers(section: &Bytes) -> Option<HeaderMap> {
-    let mut table = [httparse::EMPTY_HEADER; 64];
-    let parsed = match httparse::parse_headers(section, &mut table).ok()? {
-        httparse::Status::Complete((length, parsed)) if length == section.len() => parsed,
-        _ => return None,
-    };
+    let mut lines = Lines::of(section);
     let mut trailers = HeaderMap::new();
-    for field in parsed {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
-        let value = HeaderValue::from_bytes(field.value).ok()?;
+    let mut count = 0;
+    while let Some((name, value)) = lines.next_field().ok()? {
+        count += 1;
+        if count > TRAILER_FIELDS_MAX {
+            return None;
+        }
         if !belongs_in_head(&name) {
             trailers.append(name, value);
         }
@@ -287,24 +257,6 @@ fn belongs_in_head(name: &HeaderName) -> bool {
         ]
         .contains(name)
         || claims_origin(name)
-}
-
-fn refusal_of(error: httparse::Error, bytes: &[u8]) -> Refusal {
-    match error {
-        httparse::Error::TooManyHeaders => Refusal::HeadTooLarge,
-        // HTTP/0.9 and things that are no version at all read like this too.
-        httparse::Error::Version => match memchr::memmem::find(bytes, b" HTTP/") {
-            Some(at) if bytes[at + 6..].first().is_some_and(u8::is_ascii_digit) => Refusal::Version,
-            _ => Refusal::RequestLine,
-        },
-        httparse::Error::Token => Refusal::RequestLine,
-        // Lines end well or were refused before: this is something after the version, or a CR where a field begins.
-        httparse::Error::NewLine => match bytes.split(|byte| *byte == b'\r').next() {
-            Some(line) if line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0") => Refusal::LineEnding,
-            _ => Refusal::RequestLine,
-        },
-        _ => Refusal::Field,
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! Gathered in one pass: what belongs to the connection is kept here, what is end to end goes into the list. Whether that
 //! makes a message is asked afterwards, when the whole head is known. Lines and their splitting are not known here.
 
-use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
@@ -13,8 +12,8 @@ use super::target::is_host;
 use crate::pool::Refusal;
 use crate::proxy::fields::Fields;
 
-/// A field that is not one.
-pub(super) struct BadField;
+/// `Connection` names what it may not name.
+pub(super) struct BadConnection;
 
 /// What the fields of one head say, gathered in one pass.
 pub(super) struct Hop<'a> {
@@ -61,9 +60,8 @@ impl<'a> Hop<'a> {
         }
     }
 
-    pub(super) fn add(&mut self, head: &Bytes, field: &httparse::Header<'_>) -> Result<(), BadField> {
-        let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| BadField)?;
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value)).map_err(|_| BadField)?;
+    /// Takes a field in.
+    pub(super) fn add(&mut self, name: HeaderName, value: HeaderValue) {
         match name {
             header::CONTENT_LENGTH => self.add_content_length(&value),
             header::TRANSFER_ENCODING => {
@@ -90,7 +88,6 @@ impl<'a> Hop<'a> {
                 self.fields.append(name, value);
             }
         }
-        Ok(())
     }
 
     /// One number, or the same number again (RFC 9110 §8.6).
@@ -168,7 +165,7 @@ impl<'a> Hop<'a> {
     }
 
     /// Takes out of the list what `Connection` names.
-    pub(super) fn connection(&mut self, of_request: bool) -> Result<Connection, BadField> {
+    pub(super) fn connection(&mut self, of_request: bool) -> Result<Connection, BadConnection> {
         let mut connection = Connection { close: false, keep_alive: false, upgrade: false };
         for value in std::mem::take(&mut self.connection) {
             for token in tokens(value.as_bytes()) {
@@ -179,7 +176,7 @@ impl<'a> Hop<'a> {
                 } else if token.eq_ignore_ascii_case(b"upgrade") {
                     connection.upgrade = true;
                 } else {
-                    let name = HeaderName::from_bytes(token).map_err(|_| BadField)?;
+                    let name = HeaderName::from_bytes(token).map_err(|_| BadConnection)?;
                     let needed = [
                         header::HOST,
                         header::CONTENT_LENGTH,
@@ -190,7 +187,7 @@ impl<'a> Hop<'a> {
                     ];
                     if needed.contains(&name) {
                         if of_request {
-                            return Err(BadField);
+                            return Err(BadConnection);
                         }
                         continue;
                     }

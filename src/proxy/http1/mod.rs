@@ -9,6 +9,7 @@ pub(crate) mod encode;
 pub(crate) mod framing;
 pub(crate) mod head;
 mod hop;
+mod lines;
 pub(crate) mod outgoing;
 mod target;
 

@@ -3,11 +3,11 @@
 //! Accepts the origin form, the absolute form, and `*` for OPTIONS; never a fragment or user information. Whether target
 //! and `Host` agree is asked in `hop`, where both are known.
 
-use bytes::Bytes;
 use http::Method;
 use http::header::HeaderValue;
 use http::uri::PathAndQuery;
 
+use super::lines::Lines;
 use crate::pool::Refusal;
 
 /// A request target in its parts (RFC 9112 §3.2).
@@ -17,33 +17,50 @@ pub(super) struct Target {
 }
 
 impl Target {
-    pub(super) fn parse(method: &Method, target: &str, head: &Bytes) -> Result<Self, Refusal> {
-        if target.bytes().any(|byte| !(b'!'..=b'~').contains(&byte) || byte == b'#') {
+    /// `lines` is the head that `target` is part of.
+    pub(super) fn parse(method: &Method, target: &[u8], lines: &Lines<'_>) -> Result<Self, Refusal> {
+        if target.iter().any(|byte| !(b'!'..=b'~').contains(byte) || *byte == b'#') {
             return Err(Refusal::Target);
         }
-        let path = |text: &str| {
-            PathAndQuery::from_maybe_shared(head.slice_ref(text.as_bytes())).map_err(|_| Refusal::Target)
-        };
-        match target.as_bytes() {
+        let path =
+            |text: &[u8]| PathAndQuery::from_maybe_shared(lines.shared(text)).map_err(|_| Refusal::Target);
+        match target {
             [b'/', ..] => return Ok(Self { authority: None, path: path(target)? }),
             b"*" if method == Method::OPTIONS => {
                 return Ok(Self { authority: None, path: PathAndQuery::from_static("*") });
             }
             _ => {}
         }
-        let (scheme, rest) = target.split_once("://").ok_or(Refusal::Target)?;
-        if !["http", "https"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) {
+        let colon = memchr::memmem::find(target, b"://").ok_or(Refusal::Target)?;
+        let (scheme, rest) = (&target[..colon], &target[colon + 3..]);
+        if !scheme.eq_ignore_ascii_case(b"http") && !scheme.eq_ignore_ascii_case(b"https") {
             return Err(Refusal::Target);
         }
-        let (authority, path) = match rest.find(['/', '?']) {
+        let (authority, path) = match memchr::memchr2(b'/', b'?', rest) {
             None => (rest, PathAndQuery::from_static("/")),
-            Some(at) if rest.as_bytes()[at] == b'/' => (&rest[..at], path(&rest[at..])?),
-            Some(at) => (&rest[..at], format!("/{}", &rest[at..]).parse().map_err(|_| Refusal::Target)?),
+            Some(at) if rest[at] == b'/' => (&rest[..at], path(&rest[at..])?),
+            Some(at) => {
+                let path = [b"/", &rest[at..]].concat();
+                (&rest[..at], PathAndQuery::try_from(path).map_err(|_| Refusal::Target)?)
+            }
         };
-        let authority = HeaderValue::from_str(authority).map_err(|_| Refusal::Host)?;
+        let authority = HeaderValue::from_maybe_shared(lines.shared(authority)).map_err(|_| Refusal::Host)?;
         Ok(Self { authority: Some(authority), path })
     }
 }
+
+/// Bytes that a host may consist of (RFC 3986 §3.2.2, `reg-name`), and the colons of an address in brackets.
+const IN_HOST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')')
+            || matches!(byte, b'*' | b'+' | b',' | b';' | b'=' | b'%' | b':');
+        byte += 1;
+    }
+    table
+};
 
 /// `uri-host [":" port]` (RFC 9110 §7.2), without user information and never empty.
 pub(super) fn is_host(value: &[u8]) -> bool {
@@ -56,8 +73,7 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         },
         _ => value.split_at(memchr::memchr(b':', value).unwrap_or(value.len())),
     };
-    let host_is_fine = !host.is_empty()
-        && host.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%:".contains(byte));
+    let host_is_fine = !host.is_empty() && host.iter().all(|byte| IN_HOST[usize::from(*byte)]);
     let port_is_fine = match port {
         [] | [b':'] => true,
         [b':', digits @ ..] => {
