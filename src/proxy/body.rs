@@ -101,8 +101,6 @@ pub(crate) struct Answer {
     pub(crate) status: http::StatusCode,
     pub(crate) headers: Fields,
     pub(crate) body: Body,
-    /// The token of a 101.
-    pub(crate) upgrade: Option<http::HeaderValue>,
     /// Counts the answer when it is dropped: after the last byte, or when the client has left.
     pub(crate) record: Option<super::exchange::Record>,
 }

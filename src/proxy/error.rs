@@ -132,7 +132,6 @@ impl ProxyError {
             status,
             headers,
             body: Body::Full(Bytes::from(text)),
-            upgrade: None,
             record: None,
         }
     }

@@ -22,7 +22,7 @@ use super::request::Head;
 use super::retry::{Again, Retries};
 use super::session;
 use super::stickiness::{Landed, Session};
-use super::upstream::{self, Attempt, Failed, InFlight, Upload};
+use super::upstream::{self, Attempt, InFlight, Upload};
 use super::worker::{PoolWorker, View};
 use super::{Worker, headers};
 use crate::config::{self, Action, StickinessMode};
@@ -114,8 +114,8 @@ async fn forward(
     }
     headers::forward(&peer.origin, &plan.config.forwarding, head, id, &worker.random);
 
-    let upload = Upload::new(body, pool.config.retry.max_body);
-    let (mut answer, landed) = attempts(worker, pool, inform, head, upload, &session, key, id).await?;
+    let mut upload = Upload::new(body, pool.config.retry.max_body);
+    let (mut answer, landed) = attempts(worker, pool, inform, head, &mut upload, &session, key, id).await?;
 
     headers::backward(&plan.config.forwarding, answer.version, &mut answer.headers);
     session.stamp(worker, plan, pool, &landed, secure, &mut answer.headers);
@@ -128,7 +128,7 @@ async fn attempts(
     pool: &PoolPlan,
     inform: &Inform<'_>,
     head: &Head,
-    mut upload: Upload,
+    upload: &mut Upload,
     session: &Session,
     key: Option<u64>,
     id: &HeaderValue,
@@ -160,19 +160,18 @@ async fn attempts(
         pool.send();
         match upstream::send(&attempt, upload, in_flight).await {
             Ok(arrived) => {
-                let again = retries.after_status(&view.snapshot, index, arrived.status(), arrived.upload());
+                let again = retries.after_status(&view.snapshot, index, arrived.status(), upload);
                 if again != Again::Yes {
                     pool.count_refused(again);
-                    return Ok((arrived.into_answer(&attempt), Landed { view, index, rehomed }));
+                    return Ok((arrived.into_answer(&attempt, upload), Landed { view, index, rehomed }));
                 }
                 pool.lane().retries.bump();
-                upload = arrived.discard(&attempt);
+                arrived.discard(&attempt, upload);
                 upload.rewind();
             }
-            Err(Failed { error, upload: returned }) => {
-                upload = returned;
+            Err(error) => {
                 worker.report_attempt(&error, &attempt.upstream, id);
-                let again = retries.after_failure(index, &error, &upload);
+                let again = retries.after_failure(index, &error, upload);
                 if again != Again::Yes {
                     pool.count_refused(again);
                     return Err(error.into_error(&attempt.upstream));
@@ -238,7 +237,6 @@ fn options() -> Answer {
         status: StatusCode::NO_CONTENT,
         headers,
         body: Body::Empty,
-        upgrade: None,
         record: None,
     }
 }
@@ -272,14 +270,7 @@ fn redirected(redirect: &config::Redirect, head: &Head, peer: &Peer) -> Result<A
     let mut headers = Fields::new();
     headers.insert(header::LOCATION, location);
     let body = Body::Full(bytes::Bytes::new());
-    Ok(Answer {
-        version: Version::HTTP_11,
-        status: redirect.status,
-        headers,
-        body,
-        upgrade: None,
-        record: None,
-    })
+    Ok(Answer { version: Version::HTTP_11, status: redirect.status, headers, body, record: None })
 }
 
 fn responded(respond: &config::Respond) -> Answer {
@@ -289,7 +280,7 @@ fn responded(respond: &config::Respond) -> Answer {
         StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Body::Empty,
         _ => Body::Full(respond.body.clone()),
     };
-    Answer { version: Version::HTTP_11, status: respond.status, headers, body, upgrade: None, record: None }
+    Answer { version: Version::HTTP_11, status: respond.status, headers, body, record: None }
 }
 
 /// Counts one request of a pool, from its head to the last byte of its answer.

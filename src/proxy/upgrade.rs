@@ -22,14 +22,14 @@ pub(crate) struct Tunnel<'a> {
     pub(crate) client: &'a Rc<Client>,
     /// The head of the 101, not yet written.
     pub(crate) outgoing: Outgoing,
-    pub(crate) target: upstream::Tunnel,
+    pub(crate) target: Box<upstream::Tunnel>,
     pub(crate) worker: &'static Worker,
 }
 
 impl Tunnel<'_> {
     /// Runs until the tunnel is over.
     pub(crate) async fn run(mut self) {
-        let upstream::Tunnel { mut connection, idle, in_flight } = self.target;
+        let upstream::Tunnel { mut connection, idle, in_flight, .. } = *self.target;
         let _open = Open::count(self.worker.lane());
         let mut up = Pipe { buffer: self.client.take_input(), state: State::Open };
         let mut down = Pipe { buffer: connection.take_input(), state: State::Open };

@@ -18,11 +18,9 @@ use crate::pool::Refusal;
 use crate::proxy::Worker;
 use crate::proxy::body::RequestBodyError;
 use crate::proxy::deadline::Deadline;
-use crate::proxy::io::Io;
+use crate::proxy::io::{Io, SHARED_READ};
 use crate::proxy::listener::Listening;
 
-/// Room for a head; grows only for larger ones.
-const HEAD_READ: usize = 8 * 1024;
 /// What a connection that was accepted while its listener closes is given to send its request.
 const FIRST_GRACE: Duration = Duration::from_millis(250);
 /// Room for a read of a body.
@@ -102,7 +100,7 @@ impl Client {
                         Err(refusal) => return Poll::Ready(Err(NoRequest::Refused(refusal))),
                     }
                 }
-                match self.poll_fill(cx, HEAD_READ) {
+                match self.poll_fill(cx, SHARED_READ) {
                     Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(NoRequest::Over)),
                     Poll::Ready(Ok(_)) if !begun => {
                         begun = true;
@@ -236,7 +234,7 @@ impl Client {
     /// one head's size, and not at all into an unfinished body.
     pub(crate) fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
         while self.body_is_done() && self.input.borrow().len() < self.limits.max_head {
-            match self.poll_fill(cx, HEAD_READ) {
+            match self.poll_fill(cx, SHARED_READ) {
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(()),
                 Poll::Ready(Ok(_)) => {}
                 Poll::Pending => return Poll::Pending,
@@ -254,24 +252,7 @@ impl Client {
         !self.input.borrow().is_empty()
     }
 
-    /// Reads once. Waits without a buffer.
     fn poll_fill(&self, cx: &mut Context<'_>, room: usize) -> Poll<std::io::Result<usize>> {
-        let mut input = self.input.borrow_mut();
-        if input.is_empty() {
-            match self.io.poll_readable(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => {
-                    if input.capacity() > 0 && self.body_is_done() {
-                        *input = BytesMut::new();
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
-        if input.capacity() - input.len() < 512 {
-            input.reserve(room);
-        }
-        self.io.poll_read(cx, &mut input)
+        self.io.poll_fill(cx, &mut self.input.borrow_mut(), room)
     }
 }

@@ -19,7 +19,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 use tokio::net::TcpStream;
 
 pub(crate) use client::Client;
@@ -146,13 +146,12 @@ impl Connection {
     async fn answer(&mut self, mut answer: Answer, request: Request) -> Next {
         self.outgoing = self.client.take_continuing();
         if let Body::Tunnel(target) = answer.body {
-            let protocol = answer.upgrade.unwrap_or(HeaderValue::from_static("websocket"));
-            let after = After::Upgrade(&protocol);
+            let after = After::Upgrade(&target.protocol);
             encode::answer(self.outgoing.buffer(), answer.status, &answer.headers, Framing::None, after);
             let tunnel = upgrade::Tunnel {
                 client: &self.client,
                 outgoing: std::mem::take(&mut self.outgoing),
-                target: *target,
+                target,
                 worker: self.worker,
             };
             tunnel.run().await;

@@ -12,7 +12,7 @@ use super::{InFlight, Tunnel, Upstream};
 use crate::config::Balance;
 use crate::pool::Failure;
 use crate::proxy::Worker;
-use crate::proxy::body::{Answer, Body, RequestBody, RequestBodyError};
+use crate::proxy::body::{Answer, Body, RequestBodyError};
 use crate::proxy::error::ProxyError;
 use crate::proxy::http1::{Inform, encode, head};
 use crate::proxy::plan::PoolPlan;
@@ -33,13 +33,6 @@ pub(crate) struct Attempt<'a> {
     pub(crate) inform: &'a Inform<'a>,
 }
 
-/// An attempt without an answer, and what another one needs to know.
-pub(crate) struct Failed {
-    pub(crate) error: AttemptError,
-    /// The body, for the next attempt.
-    pub(crate) upload: Upload,
-}
-
 /// What went wrong.
 #[derive(Debug)]
 pub(crate) enum AttemptError {
@@ -55,12 +48,12 @@ pub(crate) enum AttemptError {
     },
 }
 
-/// Sends the request and waits for the answer's head.
+/// Sends the request and waits for the answer's head. `upload` stays the caller's, for another attempt.
 pub(crate) async fn send(
     attempt: &Attempt<'_>,
-    mut upload: Upload,
+    upload: &mut Upload,
     in_flight: InFlight,
-) -> Result<Arrived, Failed> {
+) -> Result<Arrived, AttemptError> {
     let lane = attempt.upstream.lane();
     lane.attempts.bump();
     let mut connection = match attempt.upstream.reuse(attempt.worker.deadlines.coarse_ticks()) {
@@ -70,8 +63,7 @@ pub(crate) async fn send(
             Err((failure, error)) => {
                 lane.failures[failure as usize].bump();
                 attempt.upstream.failed(&in_flight.pool, failure, Instant::now());
-                let error = AttemptError::Target { failure, untouched: true, why: error.to_string() };
-                return Err(Failed { error, upload });
+                return Err(AttemptError::Target { failure, untouched: true, why: error.to_string() });
             }
         },
     };
@@ -79,7 +71,7 @@ pub(crate) async fn send(
     let framing = upload.framing();
     encode::request(upload.outgoing.buffer(), attempt.head, framing, websocket.as_ref());
     let started = Instant::now();
-    match answer_head(attempt, &mut connection, &mut upload).await {
+    match answer_head(attempt, &mut connection, upload).await {
         Ok(answer) => {
             let now = Instant::now();
             let took = now.duration_since(started);
@@ -93,9 +85,9 @@ pub(crate) async fn send(
             lane.bytes_sent.add(upload.bytes);
             connection.settle(upload.outgoing.written());
             connection.deadline.clear();
-            Ok(Arrived { answer, connection, upload, in_flight })
+            Ok(Arrived { answer, connection, in_flight })
         }
-        Err(Stopped::Client(error)) => Err(Failed { error: AttemptError::Client(error), upload }),
+        Err(Stopped::Client(error)) => Err(AttemptError::Client(error)),
         Err(stopped) => {
             let (failure, why, untouched) = match stopped {
                 Stopped::Target(failure, why) => (failure, why, false),
@@ -103,7 +95,7 @@ pub(crate) async fn send(
             };
             lane.failures[failure as usize].bump();
             attempt.upstream.failed(&in_flight.pool, failure, started);
-            Err(Failed { error: AttemptError::Target { failure, untouched, why }, upload })
+            Err(AttemptError::Target { failure, untouched, why })
         }
     }
 }
@@ -227,8 +219,7 @@ fn switching(attempt: &Attempt<'_>, answer: head::Answer) -> Result<head::Answer
 /// An answer whose head is there, and nobody has decided yet what to do with it.
 pub(crate) struct Arrived {
     answer: head::Answer,
-    connection: Connection,
-    upload: Upload,
+    connection: Box<Connection>,
     in_flight: InFlight,
 }
 
@@ -237,36 +228,29 @@ impl Arrived {
         self.answer.status
     }
 
-    pub(crate) fn upload(&self) -> &Upload {
-        &self.upload
-    }
-
     /// The answer for the client: its body is all there, arrives later, or is a tunnel.
-    pub(crate) fn into_answer(mut self, attempt: &Attempt<'_>) -> Answer {
+    pub(crate) fn into_answer(mut self, attempt: &Attempt<'_>, upload: &mut Upload) -> Answer {
         let status = self.answer.status;
         let headers = std::mem::take(&mut self.answer.headers);
-        let upgrade = self.answer.upgrade.take();
         let body = if status == StatusCode::SWITCHING_PROTOCOLS {
             let tunnel = Tunnel {
                 connection: self.connection,
+                protocol: self.answer.upgrade.take().unwrap_or(HeaderValue::from_static("websocket")),
                 idle: attempt.pool.config.timeouts.idle,
                 in_flight: self.in_flight,
             };
             Body::Tunnel(Box::new(tunnel))
         } else {
-            AnswerBody::receive(&self.answer, self.connection, self.upload, attempt, self.in_flight)
+            AnswerBody::receive(&self.answer, self.connection, upload, attempt, self.in_flight)
         };
-        Answer { version: self.answer.version, status, headers, body, upgrade, record: None }
+        Answer { version: self.answer.version, status, headers, body, record: None }
     }
 
-    /// Throws the answer away and gives the request's body back. The connection is kept if the answer is short.
-    pub(crate) fn discard(self, attempt: &Attempt<'_>) -> Upload {
-        let Self { answer, connection, upload, in_flight } = self;
+    /// Throws the answer away, to try again. The connection is kept if the answer is short and `upload` was sent whole.
+    pub(crate) fn discard(self, attempt: &Attempt<'_>, upload: &mut Upload) {
         if upload.is_sent() {
-            let nothing = Upload::new(RequestBody::None, 0);
-            drop(AnswerBody::receive(&answer, connection, nothing, attempt, in_flight));
+            drop(AnswerBody::receive(&self.answer, self.connection, upload, attempt, self.in_flight));
         }
-        upload
     }
 }
 

@@ -17,11 +17,9 @@ use crate::proxy::body::Body;
 use crate::proxy::deadline::Deadline;
 use crate::proxy::http1::framing::{Decoded, Decoder, Framing};
 use crate::proxy::http1::head::{self, BadAnswer, Limits};
-use crate::proxy::io::Io;
+use crate::proxy::io::{Io, SHARED_READ};
 use crate::proxy::tcp_info::bytes_acked;
 
-/// Room for a read of a head, with a small body behind it.
-const HEAD_READ: usize = 8 * 1024;
 /// Room for a read of a body.
 const BODY_READ: usize = 64 * 1024;
 /// Bounds of an answer's head: what a request's may be by default, doubled.
@@ -65,6 +63,19 @@ impl Connection {
         self.usable_from = now_ticks + pause_ticks;
     }
 
+    /// Goes back to its target after an answer that was framed like this, unless it has said more than that.
+    fn give_back(self: Box<Self>, upstream: &Upstream, worker: &Worker, framing: Framing) {
+        if self.input.is_empty() {
+            // A target that sends a body where none may be sends it now: nobody else may read it as an answer.
+            let pause = if framing == Framing::None { BODILESS_PAUSE } else { 0 };
+            upstream.keep(self, worker.deadlines.coarse_ticks(), pause);
+        } else {
+            // Bytes after a complete answer belong to no request.
+            upstream.lane().failures[Failure::Protocol as usize].bump();
+            tracing::warn!(target = %upstream.state.name, "surplus bytes after an answer: connection closed");
+        }
+    }
+
     /// A request of so many bytes has been answered: they have arrived.
     pub(super) fn settle(&mut self, written: u64) {
         self.written_before += written;
@@ -96,7 +107,7 @@ impl Connection {
                     Err(bad) => return Poll::Ready(Err(HeadError::Bad(bad))),
                 }
             }
-            match self.poll_fill(cx, HEAD_READ) {
+            match self.poll_fill(cx, SHARED_READ) {
                 Poll::Ready(Ok(0)) if self.input.is_empty() => {
                     return Poll::Ready(Err(HeadError::Ended));
                 }
@@ -116,17 +127,18 @@ impl Connection {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
-        if self.input.is_empty() && self.input.capacity() < 512 {
-            match self.io.poll_readable(cx) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                Poll::Pending => return Poll::Pending,
+        self.io.poll_fill(cx, &mut self.input, room)
+    }
+
+    /// The whole body, if it has come with the head.
+    fn take_whole(&mut self, framing: Framing) -> Option<Bytes> {
+        match Decoder::new(framing) {
+            Decoder::Done => Some(Bytes::new()),
+            Decoder::Length(length) if length <= self.input.len() as u64 => {
+                Some(self.input.split_to(length as usize).freeze())
             }
+            _ => None,
         }
-        if self.input.capacity() - self.input.len() < room / 2 {
-            self.input.reserve(room);
-        }
-        self.io.poll_read(cx, &mut self.input)
     }
 }
 
@@ -144,7 +156,7 @@ pub(super) enum HeadError {
 /// The body of an answer, still arriving.
 pub(crate) struct AnswerBody {
     /// `None` once it has gone back to rest, or broke.
-    connection: Option<Connection>,
+    connection: Option<Box<Connection>>,
     decoder: Decoder,
     framing: Framing,
     /// The rest of the request, if the target answers before it was sent.
@@ -157,50 +169,36 @@ pub(crate) struct AnswerBody {
 }
 
 impl AnswerBody {
-    /// The body of an answer whose head came on `connection`: all of it if it is there already.
+    /// The body of an answer whose head came on `connection`: all of it if it is there already. Of `upload`, what is still
+    /// to be sent goes on beside it.
     pub(super) fn receive(
         answer: &head::Answer,
-        connection: Connection,
-        upload: Upload,
+        mut connection: Box<Connection>,
+        upload: &mut Upload,
         attempt: &super::Attempt<'_>,
         in_flight: InFlight,
     ) -> Body {
         // A body that the client still holds back is not wanted any more.
-        let held = upload.is_held();
-        let mut body = Self {
+        let keep_alive = answer.keep_alive && !upload.is_held();
+        let upstream = &attempt.upstream;
+        if let Some(whole) = connection.take_whole(answer.framing) {
+            upstream.lane().bytes_received.add(whole.len() as u64);
+            if keep_alive && upload.is_sent() {
+                connection.give_back(upstream, attempt.worker, answer.framing);
+            }
+            return if answer.framing == Framing::None { Body::Empty } else { Body::Full(whole) };
+        }
+        Body::Target(Box::new(Self {
             decoder: Decoder::new(answer.framing),
             framing: answer.framing,
-            keep_alive: answer.keep_alive && !held,
+            keep_alive,
             idle: attempt.pool.config.timeouts.idle,
-            upload: (!upload.is_sent() && !held).then_some(upload),
+            upload: (!upload.is_sent() && !upload.is_held()).then(|| upload.take()),
             connection: Some(connection),
-            upstream: attempt.upstream.clone(),
+            upstream: upstream.clone(),
             worker: attempt.worker,
             _in_flight: in_flight,
-        };
-        match body.take_whole() {
-            Some(whole) => {
-                body.end();
-                if answer.framing == Framing::None { Body::Empty } else { Body::Full(whole) }
-            }
-            None => Body::Target(Box::new(body)),
-        }
-    }
-
-    /// The whole body, if it has come with the head.
-    fn take_whole(&mut self) -> Option<Bytes> {
-        let input = &mut self.connection.as_mut()?.input;
-        match self.decoder {
-            Decoder::Done => Some(Bytes::new()),
-            Decoder::Length(length) if length <= input.len() as u64 => match self.decoder.decode(input) {
-                Ok(Decoded::Data(data)) => {
-                    self.upstream.lane().bytes_received.add(data.len() as u64);
-                    Some(data)
-                }
-                _ => None,
-            },
-            _ => None,
-        }
+        }))
     }
 
     pub(crate) fn framing(&self) -> Framing {
@@ -269,15 +267,7 @@ impl AnswerBody {
     fn end(&mut self) {
         let Some(connection) = self.connection.take() else { return };
         if self.keep_alive && self.upload.is_none() {
-            if connection.input.is_empty() {
-                // A target that sends a body where none may be sends it now: nobody else may read it as an answer.
-                let pause = if self.framing == Framing::None { BODILESS_PAUSE } else { 0 };
-                self.upstream.keep(connection, self.worker.deadlines.coarse_ticks(), pause);
-            } else {
-                // Bytes after a complete answer belong to no request.
-                self.upstream.lane().failures[Failure::Protocol as usize].bump();
-                tracing::warn!(target = %self.upstream.state.name, "surplus bytes after an answer: connection closed");
-            }
+            connection.give_back(&self.upstream, self.worker, self.framing);
         }
     }
 

@@ -13,14 +13,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use tokio::net::TcpStream;
 
 use super::Worker;
 use super::io::Io;
 use crate::config;
 use crate::pool::{Failure, Pool, TargetLane, TargetState};
-pub(crate) use attempt::{Attempt, AttemptError, Failed, send};
+pub(crate) use attempt::{Attempt, AttemptError, send};
 pub(crate) use connection::{AnswerBody, Connection};
 pub(crate) use upload::Upload;
 
@@ -29,7 +29,8 @@ pub(crate) struct Upstream {
     pub(crate) state: Arc<TargetState>,
     worker: usize,
     keep_alive: Cell<config::UpstreamKeepAlive>,
-    idle: RefCell<VecDeque<Connection>>,
+    /// Boxed: they are moved with every request.
+    idle: RefCell<VecDeque<Box<Connection>>>,
 }
 
 impl Upstream {
@@ -43,7 +44,7 @@ impl Upstream {
     }
 
     /// An idle connection that is still open, the one used last.
-    fn reuse(&self, now_ticks: u64) -> Option<Connection> {
+    fn reuse(&self, now_ticks: u64) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         for at in (0..idle.len()).rev() {
             if idle[at].usable_from > now_ticks {
@@ -59,7 +60,7 @@ impl Upstream {
     }
 
     /// Keeps a connection for the next request.
-    fn keep(&self, mut connection: Connection, now_ticks: u64, pause_ticks: u64) {
+    fn keep(&self, mut connection: Box<Connection>, now_ticks: u64, pause_ticks: u64) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() < self.keep_alive.get().connections {
             connection.rest(now_ticks, pause_ticks);
@@ -112,7 +113,7 @@ impl Upstream {
         &self,
         worker: &Worker,
         timeouts: &config::Timeouts,
-    ) -> Result<Connection, (Failure, std::io::Error)> {
+    ) -> Result<Box<Connection>, (Failure, std::io::Error)> {
         self.lane().connects.bump();
         let deadline = worker.deadlines.register();
         let tcp = deadline
@@ -122,7 +123,7 @@ impl Upstream {
             .map_err(|error| (Failure::Connect, error))?;
         // A socket that refuses the option is slower, not wrong.
         let _ = tcp.set_nodelay(true);
-        Ok(Connection::new(Io::new(tcp), deadline))
+        Ok(Box::new(Connection::new(Io::new(tcp), deadline)))
     }
 }
 
@@ -150,7 +151,9 @@ impl Drop for InFlight {
 
 /// A connection that a target has agreed to turn into a tunnel.
 pub(crate) struct Tunnel {
-    pub(crate) connection: Connection,
+    pub(crate) connection: Box<Connection>,
+    /// What it turns into.
+    pub(crate) protocol: HeaderValue,
     /// Longest silence.
     pub(crate) idle: std::time::Duration,
     /// Counted until the tunnel ends.

@@ -18,7 +18,7 @@ pub(crate) struct Upload {
     framing: Framing,
     /// The source has been read to its end, with these trailers.
     source_ended: bool,
-    trailers: Option<HeaderMap>,
+    trailers: Option<Box<HeaderMap>>,
     /// What was read from the source, if all of it.
     kept: BytesMut,
     /// Nothing read so far had to be thrown away.
@@ -60,6 +60,11 @@ impl Upload {
             outgoing: Outgoing::default(),
             bytes: 0,
         }
+    }
+
+    /// What is left to send; nothing stays.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::new(RequestBody::None, 0))
     }
 
     pub(crate) fn framing(&self) -> Framing {
@@ -111,7 +116,7 @@ impl Upload {
                     Poll::Ready(Ok(None)) => {
                         self.sent = true;
                         if self.framing == Framing::Chunked {
-                            encode::last_chunk(self.outgoing.buffer(), self.trailers.as_ref());
+                            encode::last_chunk(self.outgoing.buffer(), self.trailers.as_deref());
                         }
                     }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(UploadError::Client(error))),
@@ -155,7 +160,7 @@ impl Upload {
                 Poll::Ready(Ok(Some(data)))
             }
             Err(frame) => {
-                self.trailers = frame.into_trailers().ok();
+                self.trailers = frame.into_trailers().ok().map(Box::new);
                 self.source_ended = true;
                 Poll::Ready(Ok(None))
             }
