@@ -7,12 +7,13 @@
 //! and the flags beside it say the same without ambiguity. Routing and forwarding are not known here.
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use super::framing::Framing;
-use super::hop::{Hop, claims_origin, is_connection_field};
-use super::lines::{self, Lines, end_of_head};
+use super::hop::Hop;
+use super::lines::{self, Field, Lines, end_of_head};
+use super::names::Role;
 use super::target::Target;
 use crate::pool::Refusal;
 use crate::proxy::fields::Fields;
@@ -100,16 +101,16 @@ fn too_large(buffer: &[u8], limits: Limits) -> Refusal {
 
 fn parse_request(head: &Bytes, max_fields: usize, fields: &mut Fields) -> Result<Request, Refusal> {
     let mut lines = Lines::of(head);
-    let (method, target, version) = lines::request_line(lines.next_line()?)?;
+    let (method, target, version) = lines::request_line(lines.start_line()?)?;
     let http10 = version == Version::HTTP_10;
     let mut hop = Hop::new(fields);
     let mut count = 0;
-    while let Some((name, value)) = lines.next_field()? {
+    while let Some(field) = lines.next_field()? {
         count += 1;
         if count > max_fields {
             return Err(Refusal::HeadTooLarge);
         }
-        hop.add(name, value);
+        hop.add(field);
     }
     let framing = hop.request_framing(http10)?;
     if method == Method::CONNECT || method == Method::TRACE {
@@ -177,16 +178,16 @@ fn parse_answer(
     fields: &mut Fields,
 ) -> Result<Answer, BadAnswer> {
     let mut lines = Lines::of(head);
-    let (version, status) = lines::status_line(lines.next_line().map_err(bad_line)?).map_err(BadAnswer)?;
+    let (version, status) = lines::status_line(lines.start_line().map_err(bad_line)?).map_err(BadAnswer)?;
     let http10 = version == Version::HTTP_10;
     let mut hop = Hop::new(fields);
     let mut count = 0;
-    while let Some((name, value)) = lines.next_field().map_err(bad_line)? {
+    while let Some(field) = lines.next_field().map_err(bad_line)? {
         count += 1;
         if count > max_fields {
             return Err(BadAnswer("it has too many fields"));
         }
-        hop.add(name, value);
+        hop.add(field);
     }
     let connection =
         hop.connection(false).map_err(|_| BadAnswer("Connection names a field it may not name"))?;
@@ -215,7 +216,8 @@ fn bad_line(refusal: Refusal) -> BadAnswer {
     BadAnswer(match refusal {
         Refusal::ObsFold => "a field is continued on the next line",
         Refusal::LineEnding => "a line does not end in CRLF",
-        _ => "a field has bytes that may not be there",
+        Refusal::Field => "a field has bytes that may not be there",
+        _ => "its status line is not HTTP/1",
     })
 }
 
@@ -225,38 +227,33 @@ pub(crate) fn parse_trailers(section: &Bytes) -> Option<HeaderMap> {
     let mut lines = Lines::of(section);
     let mut trailers = HeaderMap::new();
     let mut count = 0;
-    while let Some((name, value)) = lines.next_field().ok()? {
+    while let Some(field) = lines.next_field().ok()? {
         count += 1;
         if count > TRAILER_FIELDS_MAX {
             return None;
         }
-        if !belongs_in_head(&name) {
-            trailers.append(name, value);
+        if !belongs_in_head(&field) {
+            trailers.append(field.name, field.value);
         }
     }
     Some(trailers)
 }
 
 /// Fields that frame, route or authenticate: meaningless or dangerous after the body (RFC 9110 §6.5.1).
-fn belongs_in_head(name: &HeaderName) -> bool {
-    is_connection_field(name)
+fn belongs_in_head(field: &Field) -> bool {
+    field.role != Role::EndToEnd
         || [
-            header::HOST,
-            header::CONTENT_LENGTH,
-            header::TRANSFER_ENCODING,
             header::CONTENT_ENCODING,
             header::CONTENT_TYPE,
             header::CONTENT_RANGE,
             header::TRAILER,
-            header::EXPECT,
             header::COOKIE,
             header::SET_COOKIE,
             header::AUTHORIZATION,
             header::CACHE_CONTROL,
             header::MAX_FORWARDS,
         ]
-        .contains(name)
-        || claims_origin(name)
+        .contains(&field.name)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use http::{Method, StatusCode};
 
 use super::framing::Framing;
 use super::head::BadAnswer;
+use super::lines::Field;
+use super::names::Role;
 use super::target::is_host;
 use crate::pool::Refusal;
 use crate::proxy::fields::Fields;
@@ -61,10 +63,19 @@ impl<'a> Hop<'a> {
     }
 
     /// Takes a field in.
-    pub(super) fn add(&mut self, name: HeaderName, value: HeaderValue) {
-        match name {
-            header::CONTENT_LENGTH => self.add_content_length(&value),
-            header::TRANSFER_ENCODING => {
+    pub(super) fn add(&mut self, Field { name, role, value }: Field) {
+        match role {
+            Role::EndToEnd => self.fields.append(name, value),
+            Role::Host => {
+                self.hosts += 1;
+                self.fields.append(name, value);
+            }
+            Role::Origin => {
+                self.claims_origin = true;
+                self.fields.append(name, value);
+            }
+            Role::ContentLength => self.add_content_length(&value),
+            Role::TransferEncoding => {
                 let coding = Coding::of(value.as_bytes());
                 // A second field makes a list, and a list is never exactly one `chunked`.
                 self.transfer_encoding = Some(match self.transfer_encoding {
@@ -72,21 +83,16 @@ impl<'a> Hop<'a> {
                     Some(_) => Coding::Nonsense,
                 });
             }
-            header::CONNECTION => self.connection.push(value),
-            header::TE => {
+            Role::Connection => self.connection.push(value),
+            Role::Te => {
                 self.accepts_trailers |= tokens(value.as_bytes()).any(|token| {
                     let name = token.split(|byte| *byte == b';').next().unwrap_or_default();
                     name.trim_ascii().eq_ignore_ascii_case(b"trailers")
                 });
             }
-            header::UPGRADE => self.upgrade = Some(value),
-            header::EXPECT => self.expect = Some(value),
-            name if is_connection_field(&name) => {}
-            name => {
-                self.hosts += u32::from(name == header::HOST);
-                self.claims_origin |= claims_origin(&name);
-                self.fields.append(name, value);
-            }
+            Role::Upgrade => self.upgrade = Some(value),
+            Role::Expect => self.expect = Some(value),
+            Role::Hop => {}
         }
     }
 
@@ -224,17 +230,4 @@ impl Coding {
 /// The members of a comma-separated list, without empty ones.
 fn tokens(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
-}
-
-/// Fields that say where a request comes from.
-pub(super) fn claims_origin(name: &HeaderName) -> bool {
-    *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
-}
-
-/// Fields that belong to one connection whether or not `Connection` names them.
-pub(super) fn is_connection_field(name: &HeaderName) -> bool {
-    *name == header::CONNECTION
-        || *name == header::TE
-        || *name == header::UPGRADE
-        || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
 }

@@ -1,7 +1,7 @@
 //! A head taken apart into its start line and its fields (RFC 9112 §2 to §5): syntax only, nothing is understood here.
 //!
 //! Strict where parsers differ: a line ends in CRLF and is never continued, the start line has single spaces, no white space
-//! stands before a colon. Every byte of a name and of a value is checked by `http`'s own types.
+//! stands before a colon, and the only control byte within a line is HTAB.
 
 use std::sync::LazyLock;
 
@@ -10,6 +10,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use memchr::memmem::Finder;
 
+use super::names::{self, Role};
 use crate::pool::Refusal;
 
 /// Where the head in `buffer` ends, searching from `from`; `None` when it is not all there.
@@ -38,6 +39,14 @@ fn check_end(line: &[u8], next: &[u8]) -> Result<(), Refusal> {
     }
 }
 
+/// One field.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Field {
+    pub(super) name: HeaderName,
+    pub(super) role: Role,
+    pub(super) value: HeaderValue,
+}
+
 /// The lines of a whole head or of a whole trailer section, up to the empty one.
 pub(super) struct Lines<'a> {
     head: &'a Bytes,
@@ -49,26 +58,36 @@ impl<'a> Lines<'a> {
         Self { head, rest: head }
     }
 
-    /// The next line without its end; empty after the last one.
-    pub(super) fn next_line(&mut self) -> Result<&'a [u8], Refusal> {
-        let newline = memchr::memchr(b'\n', self.rest).ok_or(Refusal::LineEnding)?;
-        let (line, next) = (&self.rest[..newline], &self.rest[newline + 1..]);
-        check_end(line, next)?;
-        self.rest = next;
-        Ok(&line[..newline - 1])
+    /// The first line without its end.
+    pub(super) fn start_line(&mut self) -> Result<&'a [u8], Refusal> {
+        self.next_line()
+            .map_err(|refusal| if refusal == Refusal::Field { Refusal::RequestLine } else { refusal })
+    }
+
+    /// The next line without its end; empty after the last one. It has no control byte but HTAB.
+    fn next_line(&mut self) -> Result<&'a [u8], Refusal> {
+        let (line, end) = self.rest.split_at(text_length(self.rest));
+        match end {
+            [b'\r', b'\n', b' ' | b'\t', ..] => return Err(Refusal::ObsFold),
+            [b'\r', b'\n', next @ ..] => self.rest = next,
+            [b'\n', ..] | [] => return Err(Refusal::LineEnding),
+            _ => return Err(Refusal::Field),
+        }
+        Ok(line)
     }
 
     /// The next field; `None` after the last one.
-    pub(super) fn next_field(&mut self) -> Result<Option<(HeaderName, HeaderValue)>, Refusal> {
+    pub(super) fn next_field(&mut self) -> Result<Option<Field>, Refusal> {
         let line = self.next_line()?;
         if line.is_empty() {
             return Ok(None);
         }
         let colon = line.iter().position(|byte| *byte == b':').ok_or(Refusal::Field)?;
-        let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| Refusal::Field)?;
+        let (name, role) = names::read(&line[..colon]).ok_or(Refusal::Field)?;
         let value = self.shared(without_space(&line[colon + 1..]));
-        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Refusal::Field)?;
-        Ok(Some((name, value)))
+        // SAFETY: a line has no control byte but HTAB, and that is all that `HeaderValue::from_shared` looks at.
+        let value = unsafe { HeaderValue::from_maybe_shared_unchecked(value) };
+        Ok(Some(Field { name, role, value }))
     }
 
     /// Part of the head as bytes of their own, without copying them.
@@ -88,15 +107,42 @@ fn without_space(mut value: &[u8]) -> &[u8] {
     value
 }
 
+/// How many bytes come before the first control byte other than HTAB. Looks at eight at a time.
+fn text_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    let mut at = 0;
+    loop {
+        while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
+            let eight = u64::from_le_bytes(*eight);
+            // The high bit of each byte that is below SP, or is DEL; the lowest one that is set is right.
+            let below = eight.wrapping_sub(ONES * 0x20) & !eight;
+            let delete = (eight ^ (ONES * 0x7f)).wrapping_sub(ONES) & !(eight ^ (ONES * 0x7f));
+            let control = (below | delete) & HIGHS;
+            if control != 0 {
+                at += control.trailing_zeros() as usize / 8;
+                break;
+            }
+            at += 8;
+        }
+        match bytes.get(at) {
+            Some(b'\t' | b' '..=b'~' | 0x80..) => at += 1,
+            _ => return at,
+        }
+    }
+}
+
 /// Method, target and version.
 pub(super) fn request_line(line: &[u8]) -> Result<(Method, &[u8], Version), Refusal> {
-    let mut parts = line.splitn(3, |byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version)) = (parts.next(), parts.next(), parts.next()) else {
+    let space = |byte: &u8| *byte == b' ';
+    let first = line.iter().position(space).ok_or(Refusal::RequestLine)?;
+    let last = line.iter().rposition(space).filter(|last| *last > first).ok_or(Refusal::RequestLine)?;
+    let (target, version) = (&line[first + 1..last], &line[last + 1..]);
+    if target.is_empty() || memchr::memchr(b' ', target).is_some() {
         return Err(Refusal::RequestLine);
-    };
-    let method = Method::from_bytes(method).map_err(|_| Refusal::RequestLine)?;
+    }
+    let method = Method::from_bytes(&line[..first]).map_err(|_| Refusal::RequestLine)?;
     match version {
-        _ if target.is_empty() || version.contains(&b' ') => Err(Refusal::RequestLine),
         b"HTTP/1.1" => Ok((method, target, Version::HTTP_11)),
         b"HTTP/1.0" => Ok((method, target, Version::HTTP_10)),
         [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', ..] => Err(Refusal::Version),
@@ -112,9 +158,7 @@ pub(super) fn status_line(line: &[u8]) -> Result<(Version, StatusCode), &'static
         _ => return Err("its status line is not HTTP/1"),
     };
     let (code, reason) = rest.split_at_checked(3).ok_or("its status line is not HTTP/1")?;
-    let reason_is_fine = reason.first().is_none_or(|byte| *byte == b' ')
-        && reason.iter().all(|byte| (*byte >= b' ' && *byte != 0x7f) || *byte == b'\t');
-    if !reason_is_fine {
+    if reason.first().is_some_and(|byte| *byte != b' ') {
         return Err("its status line is not HTTP/1");
     }
     match StatusCode::from_bytes(code) {
@@ -126,6 +170,7 @@ pub(super) fn status_line(line: &[u8]) -> Result<(Version, StatusCode), &'static
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn a_field_is_a_name_a_colon_and_a_value_without_white_space_around_it() {
@@ -133,7 +178,7 @@ mod tests {
         let mut lines = Lines::of(&head);
         for (name, value) in [("x-a", "1"), ("b", "a : b"), ("c", "")] {
             let field = lines.next_field().unwrap().unwrap();
-            assert_eq!((field.0.as_str(), field.1.to_str().unwrap()), (name, value));
+            assert_eq!((field.name.as_str(), field.value.to_str().unwrap()), (name, value));
         }
         assert_eq!(lines.next_field(), Ok(None));
         for bad in
@@ -152,8 +197,25 @@ mod tests {
             assert_eq!(end_of_head(&head, 0), Ok(Some(head.len())));
             assert_eq!(Lines::of(&head).next_field(), Err(refusal), "{head:?}");
         }
+        let bad_reason = Bytes::from_static(b"HTTP/1.1 200 a\rb\r\n\r\n");
+        assert_eq!(Lines::of(&bad_reason).start_line(), Err(Refusal::RequestLine));
         assert_eq!(end_of_head(b"\n", 0), Err(Refusal::LineEnding));
         assert_eq!(end_of_head(b"X: 1\r\nX", 0), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_ends_before_its_first_control_byte(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let control = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
+            prop_assert_eq!(text_length(&bytes), bytes.iter().position(control).unwrap_or(bytes.len()));
+        }
+
+        #[test]
+        fn text_of_any_length_is_found_whole(text in "[ -~\t\u{80}-\u{10ffff}]{0,60}", end in 0u8..32) {
+            prop_assume!(end != b'\t');
+            let bytes = [text.as_bytes(), &[end, b'x']].concat();
+            prop_assert_eq!(text_length(&bytes), text.len());
+        }
     }
 
     #[test]
@@ -161,7 +223,9 @@ mod tests {
         assert_eq!(request_line(b"GET /a HTTP/1.0"), Ok((Method::GET, &b"/a"[..], Version::HTTP_10)));
         for (line, refusal) in [
             ("GET / HTTP/1.2", Refusal::Version),
-            ("GET / HTTP/1.1\r", Refusal::Version),
+            ("GET / HTTP/1.1x", Refusal::Version),
+            ("GET /a b HTTP/1.1", Refusal::RequestLine),
+            ("GET HTTP/1.1", Refusal::RequestLine),
             ("GET  HTTP/1.1", Refusal::RequestLine),
             ("GET / HTTP/1.1 ", Refusal::RequestLine),
             ("GET / http/1.1", Refusal::RequestLine),
@@ -172,15 +236,9 @@ mod tests {
         for line in ["HTTP/1.1 200", "HTTP/1.1 200 ", "HTTP/1.1 200 \tFine \u{e9}"] {
             assert_eq!(status_line(line.as_bytes()), Ok((Version::HTTP_11, StatusCode::OK)), "{line:?}");
         }
-        for line in [
-            "",
-            "HTTP/1.1",
-            "HTTP/1.1 20",
-            "HTTP/1.1 2000",
-            "HTTP/1.1  200",
-            "HTTP/2 200",
-            "HTTP/1.1 200 a\rb",
-        ] {
+        for line in
+            ["", "HTTP/1.1", "HTTP/1.1 20", "HTTP/1.1 2000", "HTTP/1.1  200", "HTTP/2 200", "HTTP/1.1 200x"]
+        {
             assert!(status_line(line.as_bytes()).is_err(), "{line:?}");
         }
     }

@@ -10,6 +10,7 @@ pub(crate) mod framing;
 pub(crate) mod head;
 mod hop;
 mod lines;
+mod names;
 pub(crate) mod outgoing;
 mod target;
 
