@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 /// Least room for a read that shares its buffer with others, and what is allocated at a time for many of them. A message
 /// under way holds on to all of that.
 pub(crate) const SHARED_READ: usize = 8 * 1024;
-const SHARED_ROOM: usize = 32 * 1024;
+const SHARED_ROOM: usize = 16 * 1024;
 
 thread_local! {
     /// Where the next message is read to, behind those that have been read before it.

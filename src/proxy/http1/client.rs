@@ -96,7 +96,11 @@ impl Client {
                     self.scanned.set(scanned);
                     match taken {
                         Ok(Some(request)) => return Poll::Ready(Ok(request)),
-                        Ok(None) => worker.keep_fields(fields),
+                        Ok(None) => {
+                            worker.keep_fields(fields);
+                            // Who sends slowly waits with a buffer of its own, not with one that others share.
+                            input.reserve(SHARED_READ);
+                        }
                         Err(refusal) => return Poll::Ready(Err(NoRequest::Refused(refusal))),
                     }
                 }

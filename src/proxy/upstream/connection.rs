@@ -103,7 +103,11 @@ impl Connection {
                 let mut fields = worker.spare_fields();
                 match head::take_answer(&mut self.input, &mut self.scanned, LIMITS, request, &mut fields) {
                     Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
-                    Ok(None) => worker.keep_fields(fields),
+                    Ok(None) => {
+                        worker.keep_fields(fields);
+                        // As with a client: who sends slowly waits with a buffer of its own.
+                        self.input.reserve(SHARED_READ);
+                    }
                     Err(bad) => return Poll::Ready(Err(HeadError::Bad(bad))),
                 }
             }
