@@ -15,6 +15,7 @@ pub mod target;
 pub mod tiers;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Acquire, Ordering::Release};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
@@ -36,6 +37,8 @@ pub struct Pool {
     pub name: Arc<str>,
     /// The view that requests take. Written by [`Pool::publish`] only.
     snapshot: ArcSwap<Snapshot>,
+    /// Counts the snapshots, so that workers see with one load whether theirs is the newest.
+    version: AtomicU64,
     /// Requests that wait for a target.
     pub queue: WaitQueue,
     /// What retries may cost.
@@ -55,6 +58,7 @@ impl Pool {
             budget: Budget::new(Instant::now()),
             name: config.name.clone(),
             snapshot: ArcSwap::from_pointee(empty),
+            version: AtomicU64::new(0),
             lanes: Lanes::new(workers),
             alarm: Notify::new(),
         }
@@ -65,14 +69,15 @@ impl Pool {
         self.snapshot.load_full()
     }
 
-    /// The cell that holds the present view, for workers that cache it.
-    pub fn snapshot_cell(&self) -> &ArcSwap<Snapshot> {
-        &self.snapshot
+    /// Grows with every published view. Asked before [`Pool::snapshot`], it is never ahead of what that gives.
+    pub fn version(&self) -> u64 {
+        self.version.load(Acquire)
     }
 
     /// Makes `snapshot` the view of every request that starts from now on, and lets waiting requests look again.
     pub fn publish(&self, snapshot: Snapshot) {
         self.snapshot.store(Arc::new(snapshot));
+        self.version.fetch_add(1, Release);
         self.queue.line.wake_all();
         self.queue.news.wake_all();
         self.snapshot.load().targets.iter().for_each(|target| target.state.line.wake_all());

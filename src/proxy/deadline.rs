@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 /// Between two sweeps.
 const TICK: Duration = Duration::from_millis(10);
+const TICKS_PER_SECOND: u64 = 100;
 const NEVER: u64 = u64::MAX;
 
 /// All deadlines of a worker, and its coarse clock.
@@ -22,6 +23,8 @@ pub(crate) struct Deadlines {
     start: Instant,
     /// Ticks since `start`, as of the last sweep.
     now: Cell<u64>,
+    /// Seconds since 1970, as of the last sweep.
+    unix_seconds: Cell<u64>,
     slots: RefCell<Slots>,
     /// Wakes the sweep when the first deadline appears.
     first: Notify,
@@ -49,6 +52,7 @@ impl Deadlines {
         Rc::new(Self {
             start: Instant::now(),
             now: Cell::new(0),
+            unix_seconds: Cell::new(unix_seconds()),
             slots: RefCell::default(),
             first: Notify::new(),
         })
@@ -58,7 +62,7 @@ impl Deadlines {
     pub(crate) fn register(self: &Rc<Self>) -> Deadline {
         let mut slots = self.slots.borrow_mut();
         if slots.free.len() == slots.due.len() {
-            self.now.set(self.ticks());
+            self.look_at_clocks();
             self.first.notify_one();
         }
         let slot = slots.free.pop().unwrap_or_else(|| {
@@ -69,9 +73,9 @@ impl Deadlines {
         Deadline { all: self.clone(), slot }
     }
 
-    /// Seconds since 1970.
+    /// Seconds since 1970, as of the last sweep. Current for as long as any deadline is registered.
     pub(crate) fn unix_seconds(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        self.unix_seconds.get()
     }
 
     /// Ticks of 10 ms since the worker started, as of the last sweep.
@@ -81,7 +85,9 @@ impl Deadlines {
 
     /// Ticks that `duration` lasts.
     pub(crate) fn ticks_of(duration: Duration) -> u64 {
-        u64::try_from(duration.as_millis().div_ceil(TICK.as_millis())).unwrap_or(NEVER / 2).min(NEVER / 2)
+        // Not `as_millis`, which divides numbers of 128 bits.
+        let in_second = u64::from(duration.subsec_nanos()).div_ceil(TICK.subsec_nanos().into());
+        duration.as_secs().saturating_mul(TICKS_PER_SECOND).saturating_add(in_second).min(NEVER / 2)
     }
 
     /// Sweeps for as long as the worker lives.
@@ -91,7 +97,7 @@ impl Deadlines {
                 self.first.notified().await;
             }
             tokio::time::sleep(TICK).await;
-            self.now.set(self.ticks());
+            self.look_at_clocks();
             self.wake(|due, now| due <= now);
         }
     }
@@ -119,9 +125,14 @@ impl Deadlines {
         }
     }
 
-    fn ticks(&self) -> u64 {
-        (self.start.elapsed().as_millis() / TICK.as_millis()) as u64
+    fn look_at_clocks(&self) {
+        self.now.set((self.start.elapsed().as_millis() / TICK.as_millis()) as u64);
+        self.unix_seconds.set(unix_seconds());
     }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 impl Deadline {

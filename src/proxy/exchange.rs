@@ -133,7 +133,6 @@ async fn attempts(
     key: Option<u64>,
     id: &HeaderValue,
 ) -> Result<(Answer, Landed), ProxyError> {
-    let shared = &pool.shared;
     let mut retries = Retries::new(pool, head);
     let mut patience = Patience::new(worker, pool);
     let mut view = pool.view();
@@ -153,9 +152,8 @@ async fn attempts(
                 continue;
             }
         };
-        let target = &view.snapshot.targets[index];
         let upstream = view.upstreams[index].clone();
-        let in_flight = InFlight::begun(shared, &target.state);
+        let in_flight = InFlight::begun(&pool.pool, &upstream);
         let attempt = Attempt { worker, pool, upstream, head, inform };
         pool.send();
         match upstream::send(&attempt, upload, in_flight).await {

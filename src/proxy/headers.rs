@@ -258,6 +258,13 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_written_in_hexadecimal() {
+        for numbers in [[0, u64::MAX], [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]] {
+            assert_eq!(hex_value(&numbers), format!("{:016x}{:016x}", numbers[0], numbers[1]).as_str());
+        }
+    }
+
+    #[test]
     fn a_trusted_proxy_is_believed_and_continued() {
         let sent = [
             ("x-forwarded-for", "10.0.0.1"),

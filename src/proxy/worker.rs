@@ -181,12 +181,16 @@ pub(crate) struct PoolWorker {
 /// A snapshot, and this worker's connections to its targets in the same order.
 pub(crate) struct View {
     pub(crate) snapshot: Arc<Snapshot>,
+    /// Of the snapshot, or of one before it.
+    version: u64,
     pub(crate) upstreams: Box<[Rc<Upstream>]>,
 }
 
 impl PoolWorker {
     pub(crate) fn new(shared: Arc<Pool>, config: &config::Pool, worker: usize) -> Self {
-        let empty = View { snapshot: shared.snapshot(), upstreams: Box::default() };
+        let none =
+            || View { version: shared.version(), snapshot: shared.snapshot(), upstreams: Box::default() };
+        let (present, first) = (RefCell::new(Rc::new(none())), none());
         let pool = Self {
             shared,
             worker,
@@ -195,10 +199,9 @@ impl PoolWorker {
             turn: Cell::new(worker.wrapping_mul(0x9e37_79b9)),
             typical_us: Cell::new(0.0),
             unheard: Cell::new(0),
-            view: RefCell::new(Rc::new(empty)),
+            view: present,
         };
-        let first = pool.renew(&View { snapshot: pool.shared.snapshot(), upstreams: Box::default() });
-        pool.view.replace(first);
+        pool.view.replace(pool.renew(&first));
         pool
     }
 
@@ -260,7 +263,7 @@ impl PoolWorker {
 
     /// Whether no newer snapshot has been published.
     pub(crate) fn is_current(&self, view: &View) -> bool {
-        std::ptr::eq(Arc::as_ptr(&*self.shared.snapshot_cell().load()), Arc::as_ptr(&view.snapshot))
+        self.shared.version() == view.version
     }
 
     /// Counts a retry that the budget refused.
@@ -272,6 +275,7 @@ impl PoolWorker {
 
     /// A view of the newest snapshot; targets that stay keep their connections.
     fn renew(&self, old: &View) -> Rc<View> {
+        let version = self.shared.version();
         let snapshot = self.shared.snapshot();
         let mut known: HashMap<TargetId, Rc<Upstream>> = HashMap::with_capacity(old.upstreams.len());
         known.extend(old.upstreams.iter().map(|upstream| (upstream.state.id, upstream.clone())));
@@ -285,7 +289,7 @@ impl PoolWorker {
             })
             .collect();
         known.values().for_each(|gone| gone.close_idle());
-        Rc::new(View { snapshot, upstreams })
+        Rc::new(View { snapshot, version, upstreams })
     }
 }
 

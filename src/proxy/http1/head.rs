@@ -13,7 +13,7 @@ use http::{Method, StatusCode, Version};
 use super::framing::Framing;
 use super::hop::Hop;
 use super::lines::{self, Field, Lines, end_of_head};
-use super::names::Role;
+use super::names::{Names, Role};
 use super::target::Target;
 use crate::pool::Refusal;
 use crate::proxy::fields::Fields;
@@ -88,7 +88,7 @@ pub(crate) fn take_request(
         return Err(too_large(buffer, limits));
     }
     let bytes = buffer.split_to(end).freeze();
-    parse_request(&bytes, limits.max_fields, fields).map(Some)
+    Names::with(|names| parse_request(&bytes, limits.max_fields, names, fields)).map(Some)
 }
 
 /// Of a head that is too large, whether the request line alone is.
@@ -99,8 +99,13 @@ fn too_large(buffer: &[u8], limits: Limits) -> Refusal {
     }
 }
 
-fn parse_request(head: &Bytes, max_fields: usize, fields: &mut Fields) -> Result<Request, Refusal> {
-    let mut lines = Lines::of(head);
+fn parse_request(
+    head: &Bytes,
+    max_fields: usize,
+    names: &mut Names,
+    fields: &mut Fields,
+) -> Result<Request, Refusal> {
+    let mut lines = Lines::of(head, names);
     let (method, target, version) = lines::request_line(lines.start_line()?)?;
     let http10 = version == Version::HTTP_10;
     let mut hop = Hop::new(fields);
@@ -168,16 +173,17 @@ pub(crate) fn take_answer(
     };
     *scanned = 0;
     let bytes = buffer.split_to(end).freeze();
-    parse_answer(&bytes, limits.max_fields, request, fields).map(Some)
+    Names::with(|names| parse_answer(&bytes, limits.max_fields, request, names, fields)).map(Some)
 }
 
 fn parse_answer(
     head: &Bytes,
     max_fields: usize,
     request: &Method,
+    names: &mut Names,
     fields: &mut Fields,
 ) -> Result<Answer, BadAnswer> {
-    let mut lines = Lines::of(head);
+    let mut lines = Lines::of(head, names);
     let (version, status) = lines::status_line(lines.start_line().map_err(bad_line)?).map_err(BadAnswer)?;
     let http10 = version == Version::HTTP_10;
     let mut hop = Hop::new(fields);
@@ -224,7 +230,10 @@ fn bad_line(refusal: Refusal) -> BadAnswer {
 /// Fields of a complete trailer section (with its empty line); `None` if one is malformed. Those that have no place in
 /// a trailer are dropped.
 pub(crate) fn parse_trailers(section: &Bytes) -> Option<HeaderMap> {
-    let mut lines = Lines::of(section);
+    Names::with(|names| read_trailers(&mut Lines::of(section, names)))
+}
+
+fn read_trailers(lines: &mut Lines<'_>) -> Option<HeaderMap> {
     let mut trailers = HeaderMap::new();
     let mut count = 0;
     while let Some(field) = lines.next_field().ok()? {

@@ -10,7 +10,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use memchr::memmem::Finder;
 
-use super::names::{self, Role};
+use super::names::{Names, Role};
 use crate::pool::Refusal;
 
 /// Where the head in `buffer` ends, searching from `from`; `None` when it is not all there.
@@ -51,11 +51,12 @@ pub(super) struct Field {
 pub(super) struct Lines<'a> {
     head: &'a Bytes,
     rest: &'a [u8],
+    names: &'a mut Names,
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn of(head: &'a Bytes) -> Self {
-        Self { head, rest: head }
+    pub(super) fn of(head: &'a Bytes, names: &'a mut Names) -> Self {
+        Self { head, rest: head, names }
     }
 
     /// The first line without its end.
@@ -83,7 +84,7 @@ impl<'a> Lines<'a> {
             return Ok(None);
         }
         let colon = line.iter().position(|byte| *byte == b':').ok_or(Refusal::Field)?;
-        let (name, role) = names::read(&line[..colon]).ok_or(Refusal::Field)?;
+        let (name, role) = self.names.read(&line[..colon]).ok_or(Refusal::Field)?;
         let value = self.shared(without_space(&line[colon + 1..]));
         // SAFETY: a line has no control byte but HTAB, and that is all that `HeaderValue::from_shared` looks at.
         let value = unsafe { HeaderValue::from_maybe_shared_unchecked(value) };
@@ -107,29 +108,35 @@ fn without_space(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// How many bytes come before the first control byte other than HTAB. Looks at eight at a time.
+/// How many bytes come before the first control byte other than HTAB.
 fn text_length(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGHS: u64 = ONES << 7;
     let mut at = 0;
     loop {
-        while let Some(eight) = bytes.get(at..).and_then(<[u8]>::first_chunk) {
-            let eight = u64::from_le_bytes(*eight);
-            // The high bit of each byte that is below SP, or is DEL; the lowest one that is set is right.
-            let below = eight.wrapping_sub(ONES * 0x20) & !eight;
-            let delete = (eight ^ (ONES * 0x7f)).wrapping_sub(ONES) & !(eight ^ (ONES * 0x7f));
-            let control = (below | delete) & HIGHS;
-            if control != 0 {
-                at += control.trailing_zeros() as usize / 8;
-                break;
-            }
-            at += 8;
+        at += printable_length(&bytes[at..]);
+        if bytes.get(at) != Some(&b'\t') {
+            return at;
         }
-        match bytes.get(at) {
-            Some(b'\t' | b' '..=b'~' | 0x80..) => at += 1,
-            _ => return at,
+        at += 1;
+    }
+}
+
+/// How many bytes come before the first control byte. Looks at eight at a time.
+fn printable_length(bytes: &[u8]) -> usize {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for (index, eight) in eights.iter().enumerate() {
+        let eight = u64::from_le_bytes(*eight);
+        // The high bit of each byte that is below SP, or is DEL; the lowest one that is set is right.
+        let not_delete = eight ^ (ONES * 0x7f);
+        let below = eight.wrapping_sub(ONES * 0x20) & !eight;
+        let delete = not_delete.wrapping_sub(ONES) & !not_delete;
+        let control = (below | delete) & (ONES << 7);
+        if control != 0 {
+            return index * 8 + control.trailing_zeros() as usize / 8;
         }
     }
+    let control = |byte: &u8| *byte < b' ' || *byte == 0x7f;
+    eights.len() * 8 + rest.iter().position(control).unwrap_or(rest.len())
 }
 
 /// Method, target and version.
@@ -175,7 +182,8 @@ mod tests {
     #[test]
     fn a_field_is_a_name_a_colon_and_a_value_without_white_space_around_it() {
         let head = Bytes::from_static(b"X-A:1\r\nB: \t a : b\t \r\nC:\r\n\r\nX");
-        let mut lines = Lines::of(&head);
+        let mut names = Names::default();
+        let mut lines = Lines::of(&head, &mut names);
         for (name, value) in [("x-a", "1"), ("b", "a : b"), ("c", "")] {
             let field = lines.next_field().unwrap().unwrap();
             assert_eq!((field.name.as_str(), field.value.to_str().unwrap()), (name, value));
@@ -185,7 +193,7 @@ mod tests {
             ["X : 1", " X: 1", ": 1", "X", "X\r: 1", "X: a\rb", "X: a\x0bb", "X: \x0b", "X: 1\r", "X(: 1"]
         {
             let head = Bytes::from(format!("{bad}\r\n\r\n"));
-            assert_eq!(Lines::of(&head).next_field(), Err(Refusal::Field), "{bad:?}");
+            assert_eq!(Lines::of(&head, &mut Names::default()).next_field(), Err(Refusal::Field), "{bad:?}");
         }
     }
 
@@ -195,10 +203,10 @@ mod tests {
             assert_eq!(end_of_head(head.as_bytes(), 0), Err(refusal), "{head:?}");
             let head = Bytes::from(format!("{head}\r\n\r\n"));
             assert_eq!(end_of_head(&head, 0), Ok(Some(head.len())));
-            assert_eq!(Lines::of(&head).next_field(), Err(refusal), "{head:?}");
+            assert_eq!(Lines::of(&head, &mut Names::default()).next_field(), Err(refusal), "{head:?}");
         }
         let bad_reason = Bytes::from_static(b"HTTP/1.1 200 a\rb\r\n\r\n");
-        assert_eq!(Lines::of(&bad_reason).start_line(), Err(Refusal::RequestLine));
+        assert_eq!(Lines::of(&bad_reason, &mut Names::default()).start_line(), Err(Refusal::RequestLine));
         assert_eq!(end_of_head(b"\n", 0), Err(Refusal::LineEnding));
         assert_eq!(end_of_head(b"X: 1\r\nX", 0), Ok(None));
     }

@@ -55,23 +55,28 @@ struct Known {
     role: Role,
 }
 
+/// See the module's documentation.
+pub(super) struct Names([Option<Known>; PLACES]);
+
 thread_local! {
-    static KNOWN: RefCell<Vec<Option<Known>>> = RefCell::new((0..PLACES).map(|_| None).collect());
+    static NAMES: RefCell<Names> = RefCell::default();
 }
 
-/// The name that is spelled like this, and its role; `None` if it is none.
-pub(super) fn read(spelling: &[u8]) -> Option<(HeaderName, Role)> {
-    let [first, .., last] = spelling else {
-        let name = HeaderName::from_bytes(spelling).ok()?;
-        let role = Role::of(&name);
-        return Some((name, role));
-    };
-    // Names that differ in length, beginning, middle or end have different places, or nearly always.
-    let middle = spelling[spelling.len() / 2];
-    let mixed =
-        [*first, middle, *last].iter().fold(spelling.len(), |sum, byte| sum * 31 + usize::from(*byte));
-    KNOWN.with_borrow_mut(|known| {
-        let place = &mut known[mixed % PLACES];
+impl Default for Names {
+    fn default() -> Self {
+        Self([const { None }; PLACES])
+    }
+}
+
+impl Names {
+    /// Runs `read` with the names of this thread.
+    pub(super) fn with<T>(read: impl FnOnce(&mut Self) -> T) -> T {
+        NAMES.with_borrow_mut(read)
+    }
+
+    /// The name that is spelled like this, and its role; `None` if it is none.
+    pub(super) fn read(&mut self, spelling: &[u8]) -> Option<(HeaderName, Role)> {
+        let place = &mut self.0[place(spelling)];
         if let Some(known) = place
             && *known.spelling == *spelling
         {
@@ -83,7 +88,15 @@ pub(super) fn read(spelling: &[u8]) -> Option<(HeaderName, Role)> {
             *place = Some(Known { spelling: spelling.into(), name: name.clone(), role });
         }
         Some((name, role))
-    })
+    }
+}
+
+/// Names that differ in length, beginning, middle or end have different places, or nearly always.
+fn place(spelling: &[u8]) -> usize {
+    let letter = |at: usize| spelling.get(at).copied().map_or(0, usize::from);
+    let length = spelling.len();
+    let letters = [letter(0), letter(length / 2), letter(length.wrapping_sub(1))];
+    letters.iter().fold(length, |sum, letter| sum * 31 + letter) % PLACES
 }
 
 #[cfg(test)]
@@ -92,14 +105,15 @@ mod tests {
 
     #[test]
     fn a_name_reads_the_same_the_first_time_and_later() {
+        let mut names = Names::default();
         for _ in 0..2 {
             for spelling in ["Host", "host", "HOST", "TE", "X", "x-a", "x-b", "X-Forwarded-For"] {
-                let (name, role) = read(spelling.as_bytes()).unwrap();
+                let (name, role) = names.read(spelling.as_bytes()).unwrap();
                 assert_eq!(name, *spelling.to_ascii_lowercase());
                 assert_eq!(role, Role::of(&name), "{spelling}");
             }
             for bad in ["", " ", "a b", "a:", "\r", "x\r"] {
-                assert!(read(bad.as_bytes()).is_none(), "{bad:?}");
+                assert!(names.read(bad.as_bytes()).is_none(), "{bad:?}");
             }
         }
     }

@@ -62,7 +62,7 @@ pub(crate) async fn send(
             Ok(connection) => connection,
             Err((failure, error)) => {
                 lane.failures[failure as usize].bump();
-                attempt.upstream.failed(&in_flight.pool, failure, Instant::now());
+                attempt.upstream.failed(&attempt.pool.shared, failure, Instant::now());
                 return Err(AttemptError::Target { failure, untouched: true, why: error.to_string() });
             }
         },
@@ -77,7 +77,7 @@ pub(crate) async fn send(
             let took = now.duration_since(started);
             lane.first_byte.record(took);
             attempt.pool.observe(took);
-            attempt.upstream.heard(&in_flight.pool, answer.status, now);
+            attempt.upstream.heard(&attempt.pool.shared, answer.status, now);
             if attempt.pool.config.balance == Balance::PeakEwma {
                 attempt.upstream.state.conduct.observe_latency(now, took);
             }
@@ -94,7 +94,7 @@ pub(crate) async fn send(
                 _ => (Failure::Reset, CLOSED.to_owned(), connection.nothing_arrived()),
             };
             lane.failures[failure as usize].bump();
-            attempt.upstream.failed(&in_flight.pool, failure, started);
+            attempt.upstream.failed(&attempt.pool.shared, failure, started);
             Err(AttemptError::Target { failure, untouched, why })
         }
     }

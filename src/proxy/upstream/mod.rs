@@ -10,6 +10,7 @@ mod upload;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::Worker;
 use super::io::Io;
+use super::worker::PoolWorker;
 use crate::config;
 use crate::pool::{Failure, Pool, TargetLane, TargetState};
 pub(crate) use attempt::{Attempt, AttemptError, send};
@@ -129,23 +131,24 @@ impl Upstream {
 
 /// A request counted at its target, from the pick to the last byte of the answer.
 pub(crate) struct InFlight {
-    pool: Arc<Pool>,
-    state: Arc<TargetState>,
+    pool: Rc<PoolWorker>,
+    upstream: Rc<Upstream>,
 }
 
 impl InFlight {
     /// For a target whose `begin` has succeeded.
-    pub(crate) fn begun(pool: &Arc<Pool>, state: &Arc<TargetState>) -> Self {
-        Self { pool: pool.clone(), state: state.clone() }
+    pub(crate) fn begun(pool: &Rc<PoolWorker>, upstream: &Rc<Upstream>) -> Self {
+        Self { pool: pool.clone(), upstream: upstream.clone() }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.state.end();
+        let state = &self.upstream.state;
+        state.end();
         // Whoever waits for this target and whoever waits for any may look: a needless look does no harm.
-        self.state.line.wake_one();
-        self.pool.queue.line.wake_one();
+        state.line.wake_one();
+        self.pool.shared.queue.line.wake_one();
     }
 }
 
