@@ -16,9 +16,10 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::config::{Changes, ConfigErrors};
+use crate::config::{Changes, Config, ConfigErrors};
+use crate::control::membership::Tended;
 use crate::control::reloads::{Outcome, Refused, Report, Request, Trigger, Wanted};
-use crate::control::{Control, Phase};
+use crate::control::{Control, Phase, Running};
 use crate::proxy::{Unprepared, Workers};
 use crate::telemetry;
 
@@ -82,7 +83,7 @@ impl Reloader {
             None => running.config.load_again(),
         };
         let next = next.map_err(Refused::Config)?;
-        let changes = Changes::between(&running.config, &next);
+        let changes = self.changes(&running, &next);
         Ok(Report { generation: running.generation, changes, warnings: next.warnings })
     }
 
@@ -121,7 +122,7 @@ impl Reloader {
             Err(errors) => return Err(self.wrong(errors)),
         };
         self.files.watch(next.source.read.iter().map(|file| &**file));
-        let changes = Changes::between(&running.config, &next);
+        let changes = self.changes(&running, &next);
         next.keep_until_restart(&running.config);
         let prepared = self.workers.prepare(&next.listeners, TAKING).await?;
         // From here on nothing can fail.
@@ -137,6 +138,23 @@ impl Reloader {
             );
         }
         Ok(Report { generation: self.control.running().generation, changes, warnings })
+    }
+
+    /// What `next` changes, with the number of sessions that it concerns.
+    fn changes(&self, running: &Running, next: &Config) -> Changes {
+        let mut changes = Changes::between(&running.config, next);
+        for change in &mut changes.sessions {
+            let Some(pool) = change.pool.as_ref().and_then(|name| running.pool(name)) else { continue };
+            let concerned = |target: &&Tended| {
+                let (zone, address) = (&target.state.zone, target.state.address);
+                change.target.as_ref().is_none_or(|(z, a)| z == zone && *a == address)
+            };
+            let targets = pool.targets();
+            let seen =
+                targets.iter().filter(concerned).filter_map(|target| Some(target.state.bound()?.count()));
+            change.seen = Some(seen.sum());
+        }
+        changes
     }
 
     /// Also looks at the files that could not be used: they may be mended.

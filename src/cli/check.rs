@@ -73,6 +73,7 @@ fn diff(arguments: &Arguments, config: &Config, old: Option<&Config>) -> Result<
         Some(old) => {
             let Changes { keys, sessions, restart } = Changes::between(old, config);
             let changes = keys.iter().map(ToString::to_string).collect();
+            let sessions = sessions.iter().map(ToString::to_string).collect();
             Lines { changes, sessions, restart, warnings: config.warnings.clone() }
         }
         None => {

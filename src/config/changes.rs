@@ -6,10 +6,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::{Config, Pool, StaticTarget, StickinessMode};
+use super::units::Quantity as _;
+use super::{Config, Pool, StaticTarget, StickinessMode, ZoneName};
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -17,7 +21,7 @@ pub struct Changes {
     /// Keys of the file whose value is another.
     pub keys: Vec<KeyChange>,
     /// What happens to sessions that clients have: who moves, who ends. Empty: nobody notices.
-    pub sessions: Vec<String>,
+    pub sessions: Vec<SessionChange>,
     /// What stays as it is until the process is started again.
     pub restart: Vec<String>,
 }
@@ -32,6 +36,19 @@ pub struct KeyChange {
     pub before: Option<String>,
     /// As written; `None` when the key is absent.
     pub after: Option<String>,
+}
+
+/// Sessions that move or end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionChange {
+    /// Whose sessions; `None` for those of all pools.
+    pub pool: Option<Arc<str>>,
+    /// Those of one target, and its zone; `None` for those of all targets.
+    pub target: Option<(ZoneName, SocketAddr)>,
+    /// What becomes of them, and why.
+    what: String,
+    /// About how many were seen lately, where that is known.
+    pub seen: Option<u64>,
 }
 
 impl Changes {
@@ -63,6 +80,22 @@ impl Config {
         if stays(self) != stays(running) {
             self.admin = running.admin.clone();
         }
+    }
+}
+
+impl fmt::Display for SessionChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("sessions")?;
+        if let Some(pool) = &self.pool {
+            write!(f, " of pool {pool}")?;
+        }
+        if let Some((zone, address)) = &self.target {
+            write!(f, " at {zone}/{address}")?;
+        }
+        if let Some(seen) = self.seen {
+            write!(f, " (about {seen} lately)")?;
+        }
+        write!(f, " {}", self.what)
     }
 }
 
@@ -164,7 +197,7 @@ fn compare_keys(old: &Config, new: &Config, changes: &mut Changes) {
         (None, None) => return,
         (None, Some(_)) | (Some(_), None) => {
             if sticky {
-                changes.sessions.push("all sessions end: their keys are others".to_owned());
+                changes.sessions.push(SessionChange::of_all("end: their keys are others".to_owned()));
             }
             return;
         }
@@ -182,7 +215,9 @@ fn compare_keys(old: &Config, new: &Config, changes: &mut Changes) {
             KeyChange { key: format!("session_keys[{id}]"), before: Some("a key".into()), after: None };
         changes.keys.push(change);
         if sticky {
-            changes.sessions.push(format!("sessions whose cookie was sealed with key {id} end"));
+            changes
+                .sessions
+                .push(SessionChange::of_all(format!("whose cookie was sealed with key {id} end")));
         }
     }
     if before[0] != after[0] && before.contains(&after[0]) && after.contains(&before[0]) {
@@ -191,53 +226,74 @@ fn compare_keys(old: &Config, new: &Config, changes: &mut Changes) {
     }
 }
 
+impl SessionChange {
+    fn of_all(what: String) -> Self {
+        Self { pool: None, target: None, what, seen: None }
+    }
+
+    fn of_pool(pool: &Pool, what: String) -> Self {
+        Self { pool: Some(pool.name.clone()), ..Self::of_all(what) }
+    }
+}
+
 /// What `new` means for the sessions of a pool.
-fn sessions_of(old: &Pool, new: &Config, said: &mut Vec<String>) {
-    let name = &old.name;
-    let Some(pool) = new.pools.iter().find(|pool| pool.name == *name) else {
-        let heir = new.pools.iter().find(|pool| {
-            let ours = |target: &StaticTarget| old.targets.iter().any(|own| own.address == target.address);
-            pool.targets.iter().any(ours)
-        });
-        let renamed = match heir {
-            Some(heir) => {
-                format!(": a session belongs to its pool's name, and pool {} has another", heir.name)
-            }
-            None => String::new(),
-        };
-        return said.push(format!("all sessions of pool {name} end, as the pool goes{renamed}"));
+fn sessions_of(old: &Pool, new: &Config, said: &mut Vec<SessionChange>) {
+    let Some(pool) = new.pools.iter().find(|pool| pool.name == old.name) else {
+        let ours = |target: &StaticTarget| old.targets.iter().any(|own| own.address == target.address);
+        let heir = new.pools.iter().find(|pool| pool.targets.iter().any(ours));
+        let renamed =
+            heir.map(|heir| format!(", and are none of pool {}, which has another name", heir.name));
+        let what = format!("end with the pool{}", renamed.unwrap_or_default());
+        return said.push(SessionChange::of_pool(old, what));
     };
+    if let Some(why) = end_of_all(old, pool) {
+        return said.push(SessionChange::of_pool(old, format!("end: {why}")));
+    }
     let (before, after) = (&old.stickiness, &pool.stickiness);
-    if !is_sticky(pool) {
-        return said.push(format!("all sessions of pool {name} end: its stickiness is off"));
-    }
-    if before.mode != after.mode {
-        return said.push(format!("all sessions of pool {name} end: others make them now"));
-    }
-    if before.cookie != after.cookie {
-        return said.push(format!(
-            "all sessions of pool {name} end: the cookie {:?} is not read any more, it is {:?} now",
-            before.cookie, after.cookie
-        ));
-    }
     if after.idle < before.idle {
-        said.push(format!("sessions of pool {name} that were unused for {:?} end", after.idle));
+        let what = format!("that were unused for {} end", plain(after.idle));
+        said.push(SessionChange::of_pool(old, what));
     }
     if let Some(absolute) = after.absolute.filter(|now| before.absolute.is_none_or(|then| *now < then)) {
-        said.push(format!("sessions of pool {name} that are older than {absolute:?} end"));
+        said.push(SessionChange::of_pool(old, format!("that are older than {} end", plain(absolute))));
     }
     for target in &old.targets {
-        let (zone, address) = (&target.zone, target.address);
-        let there = |other: &&StaticTarget| other.address == address;
-        match pool.targets.iter().find(there) {
-            Some(other) if other.zone == *zone => {}
-            Some(other) => said.push(format!(
-                "sessions of pool {name} at {zone}/{address} move when it has drained: in zone {} it is another target",
-                other.zone
-            )),
-            None => said.push(format!("sessions of pool {name} at {zone}/{address} move when it has drained")),
-        }
+        let there = pool.targets.iter().find(|other| other.address == target.address);
+        let why = match there {
+            Some(other) if other.zone == target.zone => continue,
+            Some(other) => format!(": in zone {} it is another target", other.zone),
+            None => String::new(),
+        };
+        let deadline = plain(pool.drain.deadline);
+        let what = format!("move once it has drained, in {deadline} at the latest{why}");
+        let target = Some((target.zone.clone(), target.address));
+        said.push(SessionChange { target, ..SessionChange::of_pool(old, what) });
     }
+}
+
+/// Why no session of a pool that stays outlives the change.
+fn end_of_all(old: &Pool, new: &Pool) -> Option<String> {
+    let (before, after) = (&old.stickiness, &new.stickiness);
+    let other = |key: &str, before: &str, after: &str| {
+        format!("the {key} {before:?} is not looked for any more, it is {after:?} now")
+    };
+    if !is_sticky(new) {
+        Some("stickiness is off".to_owned())
+    } else if before.cookie != after.cookie {
+        Some(other("cookie", &before.cookie, &after.cookie))
+    } else if after.mode == StickinessMode::AppCookie && before.mode != after.mode {
+        Some("they belong to those of the application now".to_owned())
+    } else if after.mode == StickinessMode::AppCookie && before.application_cookie != after.application_cookie
+    {
+        Some(other("application's cookie", &before.application_cookie, &after.application_cookie))
+    } else {
+        None
+    }
+}
+
+/// A duration as it is written in the file, but for the quotes.
+fn plain(duration: Duration) -> String {
+    duration.written().trim_matches('"').to_owned()
 }
 
 #[cfg(test)]
@@ -278,6 +334,10 @@ zone = "az-b"
         Changes::between(&load(BASE), &load(&text))
     }
 
+    fn said(changes: &Changes) -> Vec<String> {
+        changes.sessions.iter().map(ToString::to_string).collect()
+    }
+
     fn words(changes: &Changes) -> Vec<String> {
         changes.keys.iter().map(ToString::to_string).collect()
     }
@@ -313,24 +373,27 @@ zone = "az-b"
             words(&gone)[0].starts_with("pool.shop.target[az-b/127.0.2.1:9001]: {")
                 && words(&gone)[0].ends_with(" goes")
         );
-        assert_eq!(gone.sessions, ["sessions of pool shop at az-b/127.0.2.1:9001 move when it has drained"]);
+        assert_eq!(
+            said(&gone),
+            ["sessions of pool shop at az-b/127.0.2.1:9001 move once it has drained, in 5m at the latest"]
+        );
         let moved = change(&[("\"az-b\"", "\"az-c\"")]);
-        assert_eq!(moved.sessions.len(), 1);
-        assert!(moved.sessions[0].ends_with("in zone az-c it is another target"), "{moved:?}");
+        assert_eq!(said(&moved).len(), 1);
+        assert!(said(&moved)[0].contains("at the latest: in zone az-c it is another target"), "{moved:?}");
     }
 
     #[test]
     fn sessions_end_with_their_pool_its_cookie_and_its_stickiness() {
         let ends = |edits: &[(&str, &str)], why: &str| {
             let changes = change(edits);
-            let [said] = &changes.sessions[..] else { panic!("{changes:?}") };
-            assert!(said.starts_with("all sessions of pool shop end") && said.contains(why), "{said}");
+            let [said] = &said(&changes)[..] else { panic!("{changes:?}") };
+            assert!(said.starts_with("sessions of pool shop end") && said.contains(why), "{said}");
         };
         ends(
             &[("[pool.shop]", "[pool.store]"), ("pool.shop.", "pool.store."), ("\"shop\"", "\"store\"")],
-            "pool store has another",
+            "none of pool store",
         );
-        ends(&[("cookie = \"S\"", "cookie = \"T\"")], "\"S\" is not read any more, it is \"T\" now");
+        ends(&[("cookie = \"S\"", "cookie = \"T\"")], "\"S\" is not looked for any more, it is \"T\" now");
         ends(&[("mode = \"lb_cookie\"", "mode = \"off\"")], "stickiness is off");
     }
 
@@ -367,7 +430,7 @@ zone = "az-b"
         assert!(added.sessions.is_empty());
         let removed = Changes::between(&both, &other);
         assert_eq!(
-            removed.sessions,
+            said(&removed),
             [format!("sessions whose cookie was sealed with key {} end", &first[..8])]
         );
     }

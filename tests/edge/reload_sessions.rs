@@ -204,7 +204,10 @@ async fn a_removed_target_keeps_its_sessions_while_it_drains() {
     let report: Value = serde_json::from_slice(&edge.reload().await.body).unwrap();
     assert_eq!(
         report["sessions"],
-        serde_json::json!([format!("sessions of pool shop at -/{} move when it has drained", origins[0])])
+        serde_json::json!([format!(
+            "sessions of pool shop at -/{} (about 1 lately) move once it has drained, in 5m at the latest",
+            origins[0]
+        )])
     );
     for _ in 0..5 {
         assert_eq!(bound.get("/").await.origin(), "a");
@@ -252,6 +255,44 @@ async fn what_is_known_of_targets_and_what_the_operator_said_stays() {
     let answered = edge.metric("selvedge_requests_total{pool=\"shop\"}").await;
     edge.becomes(&second).await;
     assert_eq!(edge.metric("selvedge_requests_total{pool=\"shop\"}").await, answered, "counters go on");
+}
+
+#[tokio::test]
+async fn ejections_and_shifts_stay_also_for_a_pool_that_is_new() {
+    let (bad, good) = (Origin::replying(|_| Reply::status(500)).await, Origin::named("good").await);
+    let setup = |more: &str| {
+        let both =
+            Setup::default().target_with(&bad, "zone = \"az-a\"").target_with(&good, "zone = \"az-b\"");
+        let pool = "health.enabled = false\nbalance = \"round_robin\"\noutlier.ejection = \"10m\"\n\
+                    outlier.max_ejection = \"10m\"";
+        both.top("watch = false").pool(pool).and(more).text()
+    };
+    let edge = Edge::start(&setup("")).await;
+    let name = format!("az-a/{bad}");
+    eventually("the bad target to be ejected", async || {
+        Client::of(&edge).get("/").await;
+        target(&edge, &name).await["status"] == "ejected"
+    })
+    .await;
+    let before = target(&edge, &name).await;
+    let other = Origin::named("other").await;
+    let pool = format!(
+        "[[route]]\npath = \"/new\"\npool = \"new\"\n[pool.new]\nhealth.enabled = false\n\
+         [[pool.new.target]]\naddress = \"{good}\"\nzone = \"az-b\"\n\
+         [[pool.new.target]]\naddress = \"{other}\"\nzone = \"az-c\"\n"
+    );
+    let mut client = Client::to(edge.admin);
+    client.host = edge.admin.to_string();
+    let shift = b"{\"for\":\"1h\",\"force\":true}";
+    let put = client.request("PUT", "/v1/zones/az-b/shift", &["Content-Type: application/json"], shift).await;
+    assert_eq!(put.status, 200, "{}", put.text());
+    edge.becomes(&setup(&pool)).await;
+    let after = target(&edge, &name).await;
+    assert_eq!((&after["status"], &after["since"]), (&before["status"], &before["since"]));
+    assert_eq!(target(&edge, &format!("az-b/{good}")).await["status"], "shifted");
+    for _ in 0..10 {
+        assert_eq!(Client::of(&edge).get("/new").await.origin(), "other");
+    }
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ impl ReportView {
             result,
             generation: report.generation,
             changes: report.changes.keys.into_iter().map(change).collect(),
-            sessions: report.changes.sessions,
+            sessions: report.changes.sessions.iter().map(ToString::to_string).collect(),
             restart_needed: report.changes.restart,
             warnings: report.warnings,
         }
