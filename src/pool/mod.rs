@@ -80,6 +80,7 @@ impl Pool {
         self.version.fetch_add(1, Release);
         self.queue.line.wake_all();
         self.queue.news.wake_all();
+        self.queue.hesitating.wake_all();
         self.snapshot.load().targets.iter().for_each(|target| target.state.line.wake_all());
     }
 

@@ -18,6 +18,9 @@ pub struct WaitQueue {
     pub line: Line,
     /// Requests that every target has failed: only a change of the pool is news to them.
     pub news: Line,
+    /// Requests that hesitate: any answer is news to them. They stand apart, because a turn in the first line that went to one
+    /// of them would be lost to those who wait there.
+    pub hesitating: Line,
 }
 
 /// One line.

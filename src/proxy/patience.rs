@@ -81,6 +81,7 @@ impl<'a> Patience<'a> {
         let line = match why {
             Pick::OwnIsFull { index } => &view.snapshot.targets[index].state.line,
             Pick::NoneLeft => &shared.queue.news,
+            Pick::AllSilent => &shared.queue.hesitating,
             _ => &shared.queue.line,
         };
         let place = shared.queue.join(line, self.pool.config.queue.length);

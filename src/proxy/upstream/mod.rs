@@ -81,6 +81,7 @@ impl Upstream {
     /// The target has answered a request.
     fn heard(&self, pool: &Pool, status: StatusCode, now: Instant) {
         self.state.answered();
+        pool.queue.hesitating.wake_one();
         let conduct = &self.state.conduct;
         if !status.is_server_error() {
             conduct.succeed(now);
