@@ -103,7 +103,7 @@ impl PoolControl {
             known: Cell::new(false),
             retired: Cell::new(false),
         };
-        control.set_source(Source::File, written);
+        control.set_source(&Source::File, written);
         control
     }
 
@@ -197,7 +197,7 @@ impl PoolControl {
 
     /// Replaces what `source` lists, and publishes what follows: new targets wait for their first check; those that
     /// nobody lists any more drain, or leave at once if they cannot serve anyway.
-    pub fn set_source(&self, source: Source, list: Vec<Listed>) {
+    pub fn set_source(&self, source: &Source, list: Vec<Listed>) {
         if !self.sources.borrow_mut().set(source, list) {
             return;
         }
@@ -210,10 +210,10 @@ impl PoolControl {
                 targets.drain(..).map(|target| (target.state.id, target)).collect();
             for (source, listed) in &union {
                 let target = known.remove(&TargetId::of(&config.name, &listed.zone, listed.address));
-                targets.push(target.map(|target| target.adopted(*source, listed)).unwrap_or_else(|| {
+                targets.push(target.map(|target| target.adopted(source.clone(), listed)).unwrap_or_else(|| {
                     added += 1;
                     let state = self.pools.state(&config.name, &listed.zone, listed.address);
-                    Tended::new(state, *source, listed, &config.health)
+                    Tended::new(state, source.clone(), listed, &config.health)
                 }));
             }
             for mut target in known.into_values() {
@@ -345,7 +345,7 @@ impl PoolControl {
     /// Makes what is known now the view of all requests to come.
     pub fn publish(&self) {
         let mut targets = self.targets.borrow_mut();
-        let strength = Strength::of(targets.iter().map(|target| (target.standing, target.takes_new())));
+        let strength = Strength::of(targets.iter().map(|target| (&target.standing, target.takes_new())));
         let (now, before) = (Instant::now(), targets.len());
         let deadline = self.config().drain.deadline;
         targets.iter_mut().for_each(|target| target.standing.settle(&strength, now, deadline));

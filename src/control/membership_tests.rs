@@ -2,7 +2,9 @@
 
 use super::*;
 
-const NAME: Source = Source::Discovery(0);
+fn name() -> Source {
+    Source::Dns("SRV shop".into())
+}
 
 fn control() -> PoolControl {
     let folder = tempfile::tempdir().unwrap();
@@ -36,11 +38,11 @@ fn shown(control: &PoolControl) -> Vec<(u16, Status)> {
 #[test]
 fn a_target_that_came_waits_for_its_check_and_one_that_went_drains_once_it_is_relieved() {
     let control = control();
-    control.set_source(NAME, vec![listed(2), listed(3)]);
+    control.set_source(&name(), vec![listed(2), listed(3)]);
     [1, 2, 3].into_iter().for_each(|port| checked(&control, port, true));
     use Status::{Draining, Healthy, Initial};
     assert_eq!(shown(&control), [(1, Healthy), (2, Healthy), (3, Healthy)]);
-    control.set_source(NAME, vec![listed(4)]);
+    control.set_source(&name(), vec![listed(4)]);
     assert_eq!(shown(&control), [(1, Healthy), (2, Healthy), (3, Healthy), (4, Initial)]);
     checked(&control, 4, true);
     assert_eq!(shown(&control), [(1, Healthy), (2, Draining), (3, Draining), (4, Healthy)]);
@@ -53,12 +55,12 @@ fn a_target_that_came_waits_for_its_check_and_one_that_went_drains_once_it_is_re
 #[test]
 fn a_target_that_returns_is_what_it_was() {
     let control = control();
-    control.set_source(NAME, vec![listed(2), listed(3)]);
+    control.set_source(&name(), vec![listed(2), listed(3)]);
     [2, 3].into_iter().for_each(|port| checked(&control, port, true));
     let state = control.pool().snapshot().targets[1].state.clone();
-    control.set_source(NAME, vec![listed(3)]);
+    control.set_source(&name(), vec![listed(3)]);
     assert_eq!(shown(&control)[1], (2, Status::Draining));
-    control.set_source(NAME, vec![listed(3), listed(2)]);
+    control.set_source(&name(), vec![listed(3), listed(2)]);
     assert_eq!(shown(&control)[1], (2, Status::Healthy));
     assert!(Arc::ptr_eq(&state, &control.pool().snapshot().targets[1].state));
     assert_eq!(control.next_departure(), None);
@@ -67,13 +69,13 @@ fn a_target_that_returns_is_what_it_was() {
 #[test]
 fn a_target_that_cannot_serve_leaves_as_soon_as_it_is_not_listed() {
     let control = control();
-    control.set_source(NAME, vec![listed(2), listed(3), listed(4)]);
+    control.set_source(&name(), vec![listed(2), listed(3), listed(4)]);
     checked(&control, 2, true);
     checked(&control, 3, false);
     checked(&control, 3, false);
-    control.set_source(NAME, vec![listed(2)]);
+    control.set_source(&name(), vec![listed(2)]);
     assert_eq!(shown(&control), [(1, Status::Initial), (2, Status::Healthy)]);
-    control.set_source(NAME, vec![]);
+    control.set_source(&name(), vec![]);
     assert_eq!(shown(&control)[1], (2, Status::Draining));
     checked(&control, 2, false);
     checked(&control, 2, false);
@@ -84,7 +86,7 @@ fn a_target_that_cannot_serve_leaves_as_soon_as_it_is_not_listed() {
 fn priorities_step_in_for_each_other() {
     let control = control();
     let of = |port, priority| Listed { priority, ..listed(port) };
-    control.set_source(NAME, vec![of(2, 10), of(3, 20)]);
+    control.set_source(&name(), vec![of(2, 10), of(3, 20)]);
     [1, 2, 3].into_iter().for_each(|port| checked(&control, port, true));
     use Status::{Healthy, Standby, Unhealthy};
     assert_eq!(shown(&control), [(1, Healthy), (2, Healthy), (3, Standby)]);
@@ -99,6 +101,6 @@ fn what_a_node_begins_with_must_be_known_and_what_comes_later_need_not() {
     assert!(control.known().unwrap_err().contains("has not been checked yet"));
     checked(&control, 1, false);
     assert_eq!(control.known(), Ok(()));
-    control.set_source(NAME, vec![listed(2)]);
+    control.set_source(&name(), vec![listed(2)]);
     assert_eq!(control.known(), Ok(()));
 }

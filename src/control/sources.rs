@@ -7,27 +7,28 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::config::{StaticTarget, ZoneName};
 
 /// Who lists a target; earlier ones win.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// Registered through the API.
     Runtime,
     /// Written in the configuration file.
     File,
-    /// Found by the pool's discovery of this number, counted from 0 in the order of the file.
-    Discovery(usize),
+    /// Found in DNS, by this question ([`crate::config::Discover::question`]).
+    Dns(Arc<str>),
 }
 
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Runtime => "runtime",
-            Self::File => "file",
-            Self::Discovery(_) => "dns",
-        })
+        match self {
+            Self::Runtime => f.write_str("runtime"),
+            Self::File => f.write_str("file"),
+            Self::Dns(question) => write!(f, "dns {question}"),
+        }
     }
 }
 
@@ -65,25 +66,25 @@ pub struct Sources(BTreeMap<Source, Vec<Listed>>);
 
 impl Sources {
     /// Replaces the list of `source`; `false` when it is what it was.
-    pub fn set(&mut self, source: Source, list: Vec<Listed>) -> bool {
-        let before = match list.is_empty() {
-            true => self.0.remove(&source).unwrap_or_default(),
-            false => self.0.insert(source, list.clone()).unwrap_or_default(),
-        };
-        before != list
+    pub fn set(&mut self, source: &Source, list: Vec<Listed>) -> bool {
+        if self.of(source) == list {
+            return false;
+        }
+        self.0.insert(source.clone(), list);
+        true
     }
 
     /// What `source` lists.
-    pub fn of(&self, source: Source) -> &[Listed] {
-        self.0.get(&source).map_or(&[], Vec::as_slice)
+    pub fn of(&self, source: &Source) -> &[Listed] {
+        self.0.get(source).map_or(&[], Vec::as_slice)
     }
 
     /// Every target once, with the source that has the say about it.
     pub fn union(&self) -> Vec<(Source, Listed)> {
         let mut seen = HashSet::new();
-        let all = self.0.iter().flat_map(|(source, list)| list.iter().map(|listed| (*source, listed)));
+        let all = self.0.iter().flat_map(|(source, list)| list.iter().map(move |listed| (source, listed)));
         all.filter(|(_, listed)| seen.insert(listed.address))
-            .map(|(source, listed)| (source, listed.clone()))
+            .map(|(source, listed)| (source.clone(), listed.clone()))
             .collect()
     }
 }
@@ -100,30 +101,30 @@ mod tests {
     #[test]
     fn an_address_that_several_sources_list_stands_once_and_the_first_source_has_the_say() {
         let mut sources = Sources::default();
-        sources.set(Source::Discovery(0), vec![listed("az-b", 1, 5), listed("az-b", 3, 5)]);
-        sources.set(Source::File, vec![listed("az-a", 1, 2), listed("az-a", 2, 2)]);
-        sources.set(Source::Runtime, vec![listed("az-a", 2, 9)]);
+        sources.set(&Source::Dns("SRV shop".into()), vec![listed("az-b", 1, 5), listed("az-b", 3, 5)]);
+        sources.set(&Source::File, vec![listed("az-a", 1, 2), listed("az-a", 2, 2)]);
+        sources.set(&Source::Runtime, vec![listed("az-a", 2, 9)]);
         let union = sources.union();
         assert_eq!(
             union,
             [
                 (Source::Runtime, listed("az-a", 2, 9)),
                 (Source::File, listed("az-a", 1, 2)),
-                (Source::Discovery(0), listed("az-b", 3, 5)),
+                (Source::Dns("SRV shop".into()), listed("az-b", 3, 5)),
             ]
         );
-        sources.set(Source::Runtime, Vec::new());
+        sources.set(&Source::Runtime, Vec::new());
         assert_eq!(sources.union()[1], (Source::File, listed("az-a", 2, 2)));
     }
 
     #[test]
     fn only_a_list_that_differs_is_a_change() {
         let mut sources = Sources::default();
-        assert!(!sources.set(Source::File, Vec::new()));
-        assert!(sources.set(Source::File, vec![listed("az-a", 1, 1)]));
-        assert!(!sources.set(Source::File, vec![listed("az-a", 1, 1)]));
-        assert!(sources.set(Source::File, vec![listed("az-a", 1, 2)]));
-        assert!(sources.set(Source::File, Vec::new()));
-        assert!(sources.of(Source::File).is_empty());
+        assert!(!sources.set(&Source::File, Vec::new()));
+        assert!(sources.set(&Source::File, vec![listed("az-a", 1, 1)]));
+        assert!(!sources.set(&Source::File, vec![listed("az-a", 1, 1)]));
+        assert!(sources.set(&Source::File, vec![listed("az-a", 1, 2)]));
+        assert!(sources.set(&Source::File, Vec::new()));
+        assert!(sources.of(&Source::File).is_empty());
     }
 }

@@ -12,7 +12,7 @@ use super::sources::Source;
 use crate::pool::Duty;
 
 /// A target's place in its source.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Standing {
     /// Who lists it, or listed it last.
     pub source: Source,
@@ -47,11 +47,11 @@ struct Classes {
 
 impl Strength {
     /// Counts up `targets`: each with whether it can serve.
-    pub fn of(targets: impl Iterator<Item = (Standing, bool)>) -> Self {
+    pub fn of<'a>(targets: impl Iterator<Item = (&'a Standing, bool)>) -> Self {
         let mut sources = BTreeMap::new();
         for (standing, able) in targets.filter(|(standing, _)| standing.presence == Presence::Listed) {
             let priority = standing.priority;
-            let classes = sources.entry(standing.source).or_insert(Classes { lowest: priority, able: None });
+            let classes = sources.entry(standing.source.clone()).or_insert(Classes { lowest: priority, able: None });
             classes.lowest = classes.lowest.min(priority);
             if able {
                 classes.able = Some(classes.able.map_or(priority, |lowest| lowest.min(priority)));
@@ -78,7 +78,7 @@ impl Standing {
     /// replaces a target, so only that waits for the replacement.
     pub fn settle(&mut self, strength: &Strength, now: Instant, drain: Duration) {
         if self.presence == Presence::Unrelieved {
-            let unrelieved = matches!(self.source, Source::Discovery(_))
+            let unrelieved = matches!(self.source, Source::Dns(_))
                 && strength.0.get(&self.source).is_some_and(|classes| classes.able.is_none());
             if !unrelieved {
                 self.presence = Presence::Leaving(now + drain);
@@ -111,18 +111,25 @@ impl Standing {
 mod tests {
     use super::*;
 
-    const NAME: Source = Source::Discovery(0);
+    fn name(question: &str) -> Source {
+        Source::Dns(question.into())
+    }
+
     const DRAIN: Duration = Duration::from_secs(300);
 
+    fn both(target: &(Standing, bool)) -> (&Standing, bool) {
+        (&target.0, target.1)
+    }
+
     fn duties(targets: &[(Standing, bool)]) -> Vec<Duty> {
-        let strength = Strength::of(targets.iter().copied());
+        let strength = Strength::of(targets.iter().map(both));
         targets.iter().map(|(standing, _)| standing.duty(&strength)).collect()
     }
 
     #[test]
     fn the_lowest_priority_that_can_serve_is_in_service_and_the_others_stand_by() {
         let of = |able: [bool; 4]| {
-            let priorities = [10, 10, 20, 30].map(|priority| Standing::listed(NAME, priority));
+            let priorities = [10, 10, 20, 30].map(|priority| Standing::listed(name("SRV shop"), priority));
             duties(&priorities.into_iter().zip(able).collect::<Vec<_>>())
         };
         use Duty::{Serving, Standby};
@@ -137,8 +144,8 @@ mod tests {
     fn priorities_of_different_sources_have_nothing_to_do_with_each_other() {
         let targets = [
             (Standing::listed(Source::File, 0), true),
-            (Standing::listed(NAME, 10), true),
-            (Standing::listed(Source::Discovery(1), 20), true),
+            (Standing::listed(name("SRV shop"), 10), true),
+            (Standing::listed(name("SRV other"), 20), true),
         ];
         assert_eq!(duties(&targets), [Duty::Serving; 3]);
     }
@@ -146,17 +153,17 @@ mod tests {
     #[test]
     fn what_vanished_serves_on_until_its_replacement_can() {
         let now = Instant::now();
-        let mut old = Standing::listed(NAME, 0);
+        let mut old = Standing::listed(name("SRV shop"), 0);
         old.vanish();
-        let new = Standing::listed(NAME, 0);
-        let strength = Strength::of([(old, true), (new, false)].into_iter());
+        let new = Standing::listed(name("SRV shop"), 0);
+        let strength = Strength::of([(&old, true), (&new, false)].into_iter());
         old.settle(&strength, now, DRAIN);
         assert_eq!((old.presence, old.duty(&strength)), (Presence::Unrelieved, Duty::Serving));
-        let strength = Strength::of([(old, true), (new, true)].into_iter());
+        let strength = Strength::of([(&old, true), (&new, true)].into_iter());
         old.settle(&strength, now, DRAIN);
         assert_eq!((old.leaves_at(), old.duty(&strength)), (Some(now + DRAIN), Duty::Leaving));
         // The drain has begun: that the replacement fails later does not begin it anew.
-        let strength = Strength::of([(old, true), (new, false)].into_iter());
+        let strength = Strength::of([(&old, true), (&new, false)].into_iter());
         old.settle(&strength, now + DRAIN, DRAIN);
         assert_eq!(old.leaves_at(), Some(now + DRAIN));
     }
@@ -164,14 +171,14 @@ mod tests {
     #[test]
     fn what_vanished_from_an_empty_list_or_by_hand_drains_at_once() {
         let now = Instant::now();
-        let mut of_name = Standing::listed(NAME, 0);
+        let mut of_name = Standing::listed(name("SRV shop"), 0);
         of_name.vanish();
-        of_name.settle(&Strength::of([(of_name, true)].into_iter()), now, DRAIN);
+        of_name.settle(&Strength::of([(&of_name, true)].into_iter()), now, DRAIN);
         assert_eq!(of_name.duty(&Strength::default()), Duty::Leaving);
         let mut by_hand = Standing::listed(Source::Runtime, 0);
         by_hand.vanish();
-        let other = (Standing::listed(Source::Runtime, 0), false);
-        by_hand.settle(&Strength::of([(by_hand, true), other].into_iter()), now, DRAIN);
+        let other = Standing::listed(Source::Runtime, 0);
+        by_hand.settle(&Strength::of([(&by_hand, true), (&other, false)].into_iter()), now, DRAIN);
         assert_eq!(by_hand.leaves_at(), Some(now + DRAIN));
     }
 }
