@@ -62,15 +62,20 @@ fn the_reference_sets_every_key_to_its_default() {
          [[route]]\npool = \"shop\"\n\
          [[route]]\npath = \"/a\"\nredirect = { path = \"/b\" }\n\
          [[route]]\npath = \"/c\"\nrespond = { status = 200 }\n\
-         [[pool.shop.target]]\naddress = \"127.0.1.1:9001\"\n",
+         [[pool.shop.target]]\naddress = \"127.0.1.1:9001\"\n\
+         [[pool.shop-next.discover]]\ndns = \"_http._tcp.shop.internal\"\n",
     );
     let bare = load(&bare);
     let reference = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config/selvedge.toml"));
-    let pool = |config: &Config| config.pools.iter().find(|pool| &*pool.name == "shop").cloned();
+    let pool = |config: &Config| {
+        let of = |name| config.pools.iter().find(|pool| &*pool.name == name).cloned();
+        (of("shop"), of("shop-next"))
+    };
     let shown = |config: &Config| {
         let Config { zone, workers, listeners, session_keys, admin, forwarding, shutdown, log, .. } = config;
+        let Config { resolver, state, .. } = config;
         let node = format!(
-            "{zone:#?} {workers} {session_keys:#?} {admin:#?} {forwarding:#?} {shutdown:#?} {log:#?}"
+            "{zone:#?} {workers} {session_keys:#?} {admin:#?} {forwarding:#?} {shutdown:#?} {log:#?} {resolver:#?} {state:#?}"
         );
         format!("{listeners:#?} {:#?} {node}", pool(config))
     };

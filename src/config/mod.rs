@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
+use rustls::pki_types::CertificateDer;
 
 pub use changes::Changes;
 pub use error::{ConfigErrors, Problem};
@@ -59,6 +60,10 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What is logged, and how.
     pub log: Log,
+    /// Who is asked about names.
+    pub resolver: Arc<Resolver>,
+    /// File that keeps what operators decide at run time; `None` keeps nothing.
+    pub state: Option<PathBuf>,
     /// Things that work but that their author would want to know; logged at start, printed by `check`.
     pub warnings: Vec<String>,
     /// Where all this was read.
@@ -266,6 +271,8 @@ pub struct Pool {
     pub drain: Drain,
     /// Targets written in the file; may be empty only when something else adds targets at run time.
     pub targets: Vec<StaticTarget>,
+    /// Names in DNS whose records are targets; no two ask the same.
+    pub discover: Vec<Discover>,
 }
 
 /// Balancing policy.
@@ -564,6 +571,89 @@ pub struct StaticTarget {
     pub weight: u32,
     /// Requests in flight from this node; `None` for no limit, which is the default.
     pub max_connections: Option<u32>,
+}
+
+/// A name in DNS whose records are targets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discover {
+    /// The name, complete and in lower case, without the dot at its end.
+    pub dns: Box<str>,
+    /// What is asked for. Default: SRV for a name that begins with `_`, else A.
+    pub records: Records,
+    /// Where the targets stand. Default: nowhere (`"-"`).
+    pub zone: ZoneOf,
+    /// Share of each target relative to the others, 0 to 256; `None` is what the SRV record says, and 1 for other records.
+    pub weight: Option<u32>,
+    /// Requests in flight to each target; `None` for no limit, which is the default.
+    pub max_connections: Option<u32>,
+    /// A shorter TTL counts as this. Default 1 s.
+    pub min_ttl: Duration,
+    /// A longer TTL counts as this. Default 300 s.
+    pub max_ttl: Duration,
+    /// An answer that there is nothing is believed when it has been given for this long. Default 30 s.
+    pub hold: Duration,
+}
+
+impl Discover {
+    /// What it asks, in one line that no other one of its pool has: `SRV _http._tcp.shop.internal`, or
+    /// `A shop.internal:9001`.
+    pub fn question(&self) -> String {
+        match self.records {
+            Records::Srv => format!("SRV {}", self.dns),
+            Records::A { port } => format!("A {}:{port}", self.dns),
+            Records::Aaaa { port } => format!("AAAA {}:{port}", self.dns),
+        }
+    }
+}
+
+/// Records that discovery asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Records {
+    /// Hosts with port, priority and weight.
+    Srv,
+    /// IPv4 addresses of hosts that listen on this port.
+    A {
+        /// Never 0.
+        port: u16,
+    },
+    /// IPv6 addresses of hosts that listen on this port.
+    Aaaa {
+        /// Never 0.
+        port: u16,
+    },
+}
+
+/// Where a target stands that was found in DNS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ZoneOf {
+    /// All in this zone.
+    One(ZoneName),
+    /// The second label of the SRV record's target: `shop-1.az-a.internal` stands in `az-a`.
+    Label,
+    /// The zone of the first range that holds the address; the narrowest come first.
+    Range(Vec<(IpNet, ZoneName)>),
+}
+
+/// Who is asked about names, and for how long.
+#[derive(Debug, Clone)]
+pub struct Resolver {
+    /// In this order; empty means those of the system.
+    pub nameservers: Vec<NameServer>,
+    /// For one question to one name server. Default 2 s.
+    pub timeout: Duration,
+    /// Rounds through the name servers before a lookup has failed. Default 2.
+    pub attempts: u32,
+    /// Who may have signed the certificate of a name server that is asked over TLS; `None` means whom the system trusts.
+    pub authorities: Option<Vec<CertificateDer<'static>>>,
+}
+
+/// A name server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NameServer {
+    /// Where it answers.
+    pub address: SocketAddr,
+    /// The name in its certificate if it is asked over TLS; else it is asked over UDP, and over TCP when an answer is too long.
+    pub tls: Option<Arc<str>>,
 }
 
 /// Where session keys come from.

@@ -210,11 +210,13 @@ impl PoolControl {
                 targets.drain(..).map(|target| (target.state.id, target)).collect();
             for (source, listed) in &union {
                 let target = known.remove(&TargetId::of(&config.name, &listed.zone, listed.address));
-                targets.push(target.map(|target| target.adopted(source.clone(), listed)).unwrap_or_else(|| {
-                    added += 1;
-                    let state = self.pools.state(&config.name, &listed.zone, listed.address);
-                    Tended::new(state, source.clone(), listed, &config.health)
-                }));
+                targets.push(target.map(|target| target.adopted(source.clone(), listed)).unwrap_or_else(
+                    || {
+                        added += 1;
+                        let state = self.pools.state(&config.name, &listed.zone, listed.address);
+                        Tended::new(state, source.clone(), listed, &config.health)
+                    },
+                ));
             }
             for mut target in known.into_values() {
                 gone += u32::from(target.standing.presence == Presence::Listed);

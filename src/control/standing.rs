@@ -51,7 +51,8 @@ impl Strength {
         let mut sources = BTreeMap::new();
         for (standing, able) in targets.filter(|(standing, _)| standing.presence == Presence::Listed) {
             let priority = standing.priority;
-            let classes = sources.entry(standing.source.clone()).or_insert(Classes { lowest: priority, able: None });
+            let classes =
+                sources.entry(standing.source.clone()).or_insert(Classes { lowest: priority, able: None });
             classes.lowest = classes.lowest.min(priority);
             if able {
                 classes.able = Some(classes.able.map_or(priority, |lowest| lowest.min(priority)));

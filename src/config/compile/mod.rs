@@ -4,6 +4,7 @@
 //! the problem is noted, and [`load`] never returns anything that has one. So every function goes on to the end, and
 //! one run shows every mistake.
 
+mod discovery;
 mod listeners;
 mod pools;
 mod routes;
@@ -58,7 +59,8 @@ fn compile(
     read: &mut Vec<PathBuf>,
 ) -> Result<Config, Vec<Problem>> {
     let (file, problems) = file::parse(text).map_err(|syntax| vec![syntax])?;
-    let mut compiler = Compiler { folder, read, has_zone: false, problems, warnings: Vec::new() };
+    let mut compiler =
+        Compiler { folder, read, has_zone: false, registers: false, problems, warnings: Vec::new() };
     let config = compiler.config(file, overrides);
     let problems = compiler.problems.into_sorted();
     if problems.is_empty() { Ok(Config { warnings: compiler.warnings, ..config }) } else { Err(problems) }
@@ -74,6 +76,8 @@ struct Compiler<'a> {
     read: &'a mut Vec<PathBuf>,
     problems: Problems,
     warnings: Vec<String>,
+    /// Whether targets can be registered at run time.
+    registers: bool,
 }
 
 impl Compiler<'_> {
@@ -82,6 +86,9 @@ impl Compiler<'_> {
         self.has_zone = zone.is_some();
         let workers = self.workers(file.workers);
         let listeners = self.listeners(file.listener);
+        let admin = self.admin(file.admin, &listeners);
+        let state = self.state(file.state);
+        self.registers = admin.is_some() || state.is_some();
         let (names, pools) = self.pools(file.pool, &listeners);
         let routes = self.routes(file.route, &names);
         self.routes_and_pools_together(&routes, &pools);
@@ -89,7 +96,7 @@ impl Compiler<'_> {
             zone,
             workers,
             session_keys: self.session_keys(file.session_keys, &pools),
-            admin: self.admin(file.admin, &listeners),
+            admin,
             listeners,
             routes,
             pools: pools.into_iter().map(Arc::new).collect(),
@@ -97,6 +104,8 @@ impl Compiler<'_> {
             watch: file.watch.or(true),
             shutdown: self.shutdown(file.shutdown.or_default()),
             log: log_lines(file.log.or_default()),
+            resolver: Arc::new(self.resolver(file.resolver.or_default())),
+            state,
             warnings: Vec::new(),
             source: Source {
                 file: PathBuf::new(),

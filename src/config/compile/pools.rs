@@ -33,9 +33,8 @@ impl Compiler<'_> {
     }
 
     fn pool(&mut self, name: Name, place: &Place, file: file::Pool, listeners: &[Listener]) -> Pool {
-        if file.target.is_absent() || file.target.peek().is_some_and(|at| at.value.is_empty()) {
-            let hint = format!("write [[{}.target]] and below it address = \"127.0.0.1:9001\"", place.key);
-            self.problems.add(place, "has no target, so it could answer nothing", hint);
+        if is_empty(&file.target) && is_empty(&file.discover) {
+            self.no_target(place);
         }
         Pool {
             name: name.0,
@@ -52,6 +51,20 @@ impl Compiler<'_> {
             outlier: self.outlier(file.outlier.or_default()),
             drain: self.drain(file.drain.or_default()),
             targets: self.targets(file.target.or(Vec::new()), listeners),
+            discover: self.discover(file.discover.or(Vec::new())),
+        }
+    }
+
+    fn no_target(&mut self, pool: &Place) {
+        let key = &pool.key;
+        if self.registers {
+            self.warnings.push(format!("{key}: has no target but those that are registered at run time"));
+        } else {
+            let hint = format!(
+                "write [[{key}.target]] and below it address = \"127.0.0.1:9001\", or [[{key}.discover]] and below it \
+                 dns = \"_http._tcp.shop.internal\""
+            );
+            self.problems.add(pool, "has no target, so it could answer nothing", hint);
         }
     }
 
@@ -244,4 +257,9 @@ impl Compiler<'_> {
     pub(super) fn share(&mut self, field: Field<Percent>, default: f64) -> f64 {
         self.within(field, Percent(default), Percent(0.0)..=Percent(1.0)).0
     }
+}
+
+/// Whether a list is not there, or there and empty.
+fn is_empty<T>(list: &Field<Vec<T>>) -> bool {
+    list.is_absent() || list.peek().is_some_and(|at| at.value.is_empty())
 }

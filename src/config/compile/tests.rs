@@ -1,7 +1,7 @@
 //! What is refused and where, what is only warned of, and what is made of a file that is good.
 
 use super::*;
-use crate::config::{Action, AdminAddress, HostPattern, Probe};
+use crate::config::{Action, AdminAddress, HostPattern, Probe, ZoneOf};
 
 /// A file that is good, for a test to add to. Its last table is the target.
 const GOOD: &str = r#"
@@ -63,7 +63,6 @@ address = "127.0.0.1:9001"
             "9 listener[1].address",
             "10 listener[1].addres",
             "13 pool.\"a b\"",
-            "13 pool.\"a b\"",
             "15 pool.shop.health.interval",
             "19 pool.shop.target[1].weight",
             "20 pool.shop.target[1].address",
@@ -115,8 +114,6 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[pool.shop.stickiness]\nmode = \"app_cookie\"", "stickiness.application_cookie: is missing"),
     ("[pool.shop.stickiness]\nmode = \"lb_cookie\"\napplication_cookie = \"sid\"", "has a meaning only when mode = \"app_cookie\""),
     ("[pool.shop.stickiness]\nmode = \"off\"\nfailback = \"later\"", "write \"never\" or \"idle\" or \"always\""),
-    ("[[pool.shop.discover]]\ndns = \"shop\"", "9 pool.shop.discover: is not supported by this version"),
-    ("[resolver]\nnameservers = []", "9 resolver: is not supported by this version"),
     // Listeners.
     ("[[listener]]\nname = \"a\"", "listener[1].address: is missing; write address = "),
     ("[[listener]]\naddress = \"127.0.0.1:8080\"", "listener[1].address: 127.0.0.1:8080 is already in line 3"),
@@ -152,7 +149,27 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[[route]]\npath = \"/a\"\nrespond = { status = 204, body = \"x\" }", "an answer with status 204 has no body"),
     ("[[route]]\npath = \"/a\"\nrespond = { status = 100 }", "100 is not a status that can be sent here; write 200 to 599"),
     // Pools.
-    ("[pool.other]", "9 pool.other: has no target"),
+    ("[pool.other]\n[admin]\nenabled = false", "9 pool.other: has no target"),
+    // Discovery.
+    ("[[pool.shop.discover]]\ntype = \"srv\"", "pool.shop.discover[0].dns: is missing; write dns = "),
+    ("[[pool.shop.discover]]\ndns = \"127.0.0.1\"\nport = 1", "\"127.0.0.1\" is an address, which needs no discovery"),
+    ("[[pool.shop.discover]]\ndns = \"a b\"\nport = 1", "\"a b\" is not a name in DNS"),
+    ("[[pool.shop.discover]]\ndns = \"shop\"", "pool.shop.discover[0].port: is missing; write the port"),
+    ("[[pool.shop.discover]]\ndns = \"shop\"\nport = 0", "0 is out of range; write 1 to 65535"),
+    ("[[pool.shop.discover]]\ndns = \"_a._tcp.b\"\nport = 1", "port: has no meaning: SRV records say the port"),
+    ("[[pool.shop.discover]]\ndns = \"_a._tcp.b\"\ntype = \"txt\"", "type: \"txt\" is not one of the choices here"),
+    ("[[pool.shop.discover]]\ndns = \"b\"\nport = 1\nzone_from = \"label\"", "\"label\" has a meaning for SRV records only"),
+    ("[[pool.shop.discover]]\ndns = \"_b\"\nzone = \"a\"\nzone_from = \"label\"", "zone_from: stands beside zone; remove one"),
+    ("[[pool.shop.discover]]\ndns = \"_b\"\nzone_from = \"lable\"", "\"lable\" is not a source of zones; write \"label\""),
+    ("[[pool.shop.discover]]\ndns = \"_b\"\nzone_from = {}", "zone_from: is empty; write"),
+    ("[[pool.shop.discover]]\ndns = \"_b\"\nzone_from = { \"ten\" = \"az-a\" }", "zone_from.ten: \"ten\" is not a range of addresses"),
+    ("[[pool.shop.discover]]\ndns = \"_b\"\nmin_ttl = \"2s\"\nmax_ttl = \"1s\"", "max_ttl: is shorter than min_ttl"),
+    ("[[pool.shop.discover]]\ndns = \"_b\"\n[[pool.shop.discover]]\ndns = \"_B.\"", "asks for \"SRV _b\", as another one"),
+    ("[resolver]\nnameservers = []", "10 resolver.nameservers: is empty; remove it to ask the system's"),
+    ("[resolver]\nnameservers = [\"dns.internal\"]", "\"dns.internal\" is not a name server; write it such as \"10.0.0.2\""),
+    ("[resolver]\nattempts = 0", "0 is out of range; write 1 to 10"),
+    ("[resolver]\nca_file = \"x\"\nnameservers = [\"10.0.0.1\"]", "ca_file: has no meaning: no name server is asked over TLS"),
+    ("[resolver]\nca_file = \"x\"\nnameservers = [\"tls://10.0.0.1\"]", "/nowhere/x cannot be read"),
     ("[[pool.shop.target]]\naddress = \"127.0.0.1:9001\"", "target[1].address: 127.0.0.1:9001 is already in line 8"),
     ("[[pool.shop.target]]\naddress = \"127.0.0.1:0\"", "has port 0"),
     ("[[pool.shop.target]]\naddress = \"127.0.0.1:8080\"", "is the listener \"127.0.0.1:8080\""),
@@ -222,6 +239,47 @@ fn everything_has_a_default_but_addresses() {
 fn a_short_interval_shortens_the_default_timeout() {
     let config = compiled(&good_and("[pool.shop.health]\ninterval = \"1s\"")).unwrap();
     assert_eq!(config.pools[0].health.timeout, seconds(1));
+}
+
+#[test]
+fn discovery_needs_no_more_than_a_name() {
+    let config = compiled(&good_and("[[pool.shop.discover]]\ndns = \"_http._tcp.Shop.internal.\"")).unwrap();
+    let discover = &config.pools[0].discover[0];
+    assert_eq!(discover.question(), "SRV _http._tcp.shop.internal");
+    assert_eq!(discover.zone, ZoneOf::One("-".into()));
+    assert_eq!((discover.weight, discover.max_connections), (None, None));
+    assert_eq!((discover.min_ttl, discover.max_ttl, discover.hold), (seconds(1), seconds(300), seconds(30)));
+    assert_eq!((config.resolver.timeout, config.resolver.attempts), (seconds(2), 2));
+    assert!(config.resolver.nameservers.is_empty() && config.warnings.is_empty());
+}
+
+#[test]
+fn the_narrowest_range_of_zones_comes_first() {
+    let text = "[[pool.shop.discover]]\ndns = \"shop\"\nport = 1\n\
+                zone_from = { \"10.0.0.0/8\" = \"wide\", \"10.0.1.7\" = \"one\", \"10.0.1.9/24\" = \"narrow\" }";
+    let config = compiled(&good_and(text)).unwrap();
+    let ZoneOf::Range(ranges) = &config.pools[0].discover[0].zone else { panic!("ranges are expected") };
+    let shown: Vec<_> = ranges.iter().map(|(range, zone)| format!("{range} {zone}")).collect();
+    assert_eq!(shown, ["10.0.1.7/32 one", "10.0.1.0/24 narrow", "10.0.0.0/8 wide"]);
+}
+
+#[test]
+fn a_pool_whose_targets_are_all_registered_later_is_warned_of() {
+    let text = good_and("[[route]]\npath = \"/later\"\npool = \"later\"\n[pool.later]");
+    let expected = "pool.later: has no target but those that are registered at run time";
+    assert_eq!(compiled(&text).unwrap().warnings, [expected]);
+}
+
+#[test]
+fn a_state_file_needs_a_folder() {
+    let state = |path: &str| compiled(&format!("state = \"{path}\"\n{GOOD}")).map(|config| config.state);
+    assert_eq!(state("/selvedge.state.json"), Ok(Some("/selvedge.state.json".into())));
+    for (path, expected) in
+        [("", "is not the path of a file"), ("/", "is not the path"), ("x", "is not there")]
+    {
+        let problems = state(path).unwrap_err();
+        assert!(problems[0].what.contains(expected), "{path}: {problems:?}");
+    }
 }
 
 #[test]

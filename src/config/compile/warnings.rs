@@ -15,7 +15,10 @@ impl Compiler<'_> {
             if !reached.iter().flatten().any(|reached| reached.name == *name) {
                 self.warnings.push(format!("pool.{name}: no route leads to it"));
             }
-            if pool.targets.iter().all(|target| target.weight == 0) {
+            if !pool.targets.is_empty()
+                && pool.targets.iter().all(|target| target.weight == 0)
+                && pool.discover.iter().all(|discover| discover.weight == Some(0))
+            {
                 self.warnings
                     .push(format!("pool.{name}: every target has weight 0, so none takes new sessions"));
             }

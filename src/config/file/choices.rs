@@ -22,6 +22,14 @@ pub(in crate::config) enum BalanceName {
     Hash,
 }
 
+/// `discover.type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum RecordType {
+    Srv,
+    A,
+    Aaaa,
+}
+
 /// `redirect.scheme`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum Scheme {
@@ -100,6 +108,12 @@ choices! {
     choice ProbeType {
         "http" => Self::Http,
         "tcp" => Self::Tcp,
+    }
+
+    choice RecordType {
+        "srv" => Self::Srv,
+        "a" => Self::A,
+        "aaaa" => Self::Aaaa,
     }
 
     choice Scheme {

@@ -4,6 +4,7 @@
 //! parent module. A key may be absent, wrong (noted already) or given: see [`Field`]. Nothing is defaulted here.
 
 mod choices;
+mod discovery;
 mod document;
 mod values;
 
@@ -17,10 +18,11 @@ use tracing::Level;
 
 use super::units::{Percent, Size};
 use super::{
-    AdminAddress, Failback, HealthDrain, HostPattern, LogFormat, Problem, SameSite, Secure, StickinessMode,
-    ZoneMode,
+    AdminAddress, Failback, HealthDrain, HostPattern, LogFormat, NameServer, Problem, SameSite, Secure,
+    StickinessMode, ZoneMode,
 };
-pub(super) use choices::{BalanceName, ProbeType, Scheme};
+pub(super) use choices::{BalanceName, ProbeType, RecordType, Scheme};
+pub(super) use discovery::{DnsName, ZoneFrom};
 pub(super) use document::{At, Field, Named, Place, Problems, nearest, quoted};
 use document::{Entries, FromToml, Reader};
 pub(super) use values::{
@@ -87,7 +89,9 @@ tables! {
         forwarding: Forwarding,
         shutdown: Shutdown,
         log: Log,
-    } later { resolver, dns }
+        resolver: Resolver,
+        state: String,
+    } later { dns }
 
     /// `[[listener]]`
     table Listener {
@@ -167,7 +171,8 @@ tables! {
         outlier: Outlier,
         drain: Drain,
         target: Vec<At<Target>>,
-    } later { discover }
+        discover: Vec<At<Discover>>,
+    }
 
     /// `[pool.NAME.stickiness]`
     table Stickiness {
@@ -276,6 +281,28 @@ tables! {
         max_connections: OrOff<i64>,
     }
 
+    /// `[[pool.NAME.discover]]`
+    table Discover {
+        dns: DnsName,
+        r#type: RecordType,
+        port: i64,
+        zone: Name,
+        zone_from: ZoneFrom,
+        weight: i64,
+        max_connections: OrOff<i64>,
+        min_ttl: Duration,
+        max_ttl: Duration,
+        hold: Duration,
+    }
+
+    /// `[resolver]`
+    table Resolver {
+        nameservers: Vec<At<NameServer>>,
+        timeout: Duration,
+        attempts: i64,
+        ca_file: String,
+    }
+
     /// `[session_keys]`
     table SessionKeys {
         file: String,
@@ -327,11 +354,14 @@ mod tests {
         REFERENCE.lines().map(written).collect::<Vec<_>>().join("\n")
     }
 
-    /// The keys of the table (or of all tables of the list) at `path`.
+    /// The keys of the table (or of all tables of the list) at `path`, in which `*` is any name.
     fn keys_at(document: &toml::Value, path: &str) -> Vec<String> {
         let mut found = vec![document];
         for step in path.split('.').filter(|step| !step.is_empty()) {
-            let below = found.into_iter().filter_map(|value| value.get(step));
+            let below = found.into_iter().flat_map(|value| match (step, value) {
+                ("*", toml::Value::Table(table)) => table.values().collect(),
+                (_, value) => value.get(step).into_iter().collect::<Vec<_>>(),
+            });
             found = below
                 .flat_map(|value| value.as_array().map_or(vec![value], |list| list.iter().collect()))
                 .collect();
@@ -351,7 +381,7 @@ mod tests {
             ("route.pools", WeightedPool::KEYS),
             ("route.redirect", Redirect::KEYS),
             ("route.respond", Respond::KEYS),
-            ("pool.shop", Pool::KEYS),
+            ("pool.*", Pool::KEYS),
             ("pool.shop.stickiness", Stickiness::KEYS),
             ("pool.shop.zones", Zones::KEYS),
             ("pool.shop.zones.gray", GrayZone::KEYS),
@@ -363,6 +393,8 @@ mod tests {
             ("pool.shop.retry", Retry::KEYS),
             ("pool.shop.keep_alive", KeepAlive::KEYS),
             ("pool.shop.target", Target::KEYS),
+            ("pool.*.discover", Discover::KEYS),
+            ("resolver", Resolver::KEYS),
             ("session_keys", SessionKeys::KEYS),
             ("admin", Admin::KEYS),
             ("forwarding", Forwarding::KEYS),
