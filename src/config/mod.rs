@@ -18,6 +18,7 @@ mod file;
 pub mod keys;
 pub mod units;
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -635,7 +636,7 @@ pub enum ZoneOf {
 }
 
 /// Who is asked about names, and for how long.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolver {
     /// In this order; empty means those of the system.
     pub nameservers: Vec<NameServer>,
@@ -654,6 +655,15 @@ pub struct NameServer {
     pub address: SocketAddr,
     /// The name in its certificate if it is asked over TLS; else it is asked over UDP, and over TCP when an answer is too long.
     pub tls: Option<Arc<str>>,
+}
+
+impl fmt::Display for NameServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.tls {
+            Some(name) => write!(f, "tls://{}#{name}", self.address),
+            None => write!(f, "{}", self.address),
+        }
+    }
 }
 
 /// Where session keys come from.

@@ -6,7 +6,7 @@
 //! an await.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
+use super::discovery::Progress;
 use super::drain::Drain;
 use super::health::Probed;
 use super::health::verdict::{Checks, Transition};
@@ -46,6 +47,8 @@ pub struct PoolControl {
     known: Cell<bool>,
     /// The pool is no longer in the configuration.
     retired: Cell<bool>,
+    /// Names in DNS where targets are found, by their questions.
+    names: RefCell<BTreeMap<Arc<str>, Rc<Progress>>>,
 }
 
 /// One target of a pool, with all that led to its status.
@@ -102,6 +105,7 @@ impl PoolControl {
             published: Notify::new(),
             known: Cell::new(false),
             retired: Cell::new(false),
+            names: RefCell::default(),
         };
         control.set_source(&Source::File, written);
         control
@@ -125,7 +129,7 @@ impl PoolControl {
         self.targets.borrow_mut().iter_mut().for_each(|target| target.checks.adopt(rules));
         self.config.replace(config);
         self.zone.replace(zone);
-        self.set_source(Source::File, written);
+        self.set_source(&Source::File, written);
         self.publish();
     }
 
@@ -228,10 +232,33 @@ impl PoolControl {
         self.publish();
     }
 
-    /// Whether every target that the node began with has been checked once, or which has not. Targets that come later
-    /// do not change it.
+    /// Names in DNS where targets are found.
+    pub fn names(&self) -> Vec<Rc<Progress>> {
+        self.names.borrow().values().cloned().collect()
+    }
+
+    /// The name that asks this question, made at its first appearance.
+    pub fn name(&self, question: &str) -> Rc<Progress> {
+        let mut names = self.names.borrow_mut();
+        names.entry(question.into()).or_insert_with(|| Rc::new(Progress::new(question.into()))).clone()
+    }
+
+    /// The name that asks this question is no longer followed: its targets are listed no more.
+    pub fn forget_name(&self, question: &str) {
+        self.names.borrow_mut().remove(question);
+        self.set_source(&Source::Dns(question.into()), Vec::new());
+    }
+
+    /// Whether every name that the node began with has been looked up once, with or without an answer, and every target been
+    /// checked once; or which has not. What comes later does not change it.
     pub fn known(&self) -> Result<(), String> {
         if !self.known.get() {
+            let tried =
+                |question: &str| self.names.borrow().get(question).is_some_and(|name| name.is_tried());
+            let questions = self.config().discover.iter().map(config::Discover::question).collect::<Vec<_>>();
+            if let Some(question) = questions.into_iter().find(|question| !tried(question)) {
+                return Err(format!("{question} has not been looked up yet"));
+            }
             let targets = self.targets.borrow();
             let unknown = |target: &&Tended| {
                 target.checks.state() == HealthState::Initial && target.last_probe.is_none()
@@ -376,7 +403,7 @@ impl PoolControl {
 
     fn members(&self, targets: &[Tended], now: Instant) -> Vec<Member> {
         let config = self.config();
-        let strength = Strength::of(targets.iter().map(|target| (target.standing, target.takes_new())));
+        let strength = Strength::of(targets.iter().map(|target| (&target.standing, target.takes_new())));
         let mut zones: HashMap<ZoneName, Option<ZoneOut>> = HashMap::new();
         let member = |target: &Tended| {
             let zone = &target.state.zone;

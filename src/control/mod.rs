@@ -3,6 +3,7 @@
 //! ```text
 //! membership   one PoolControl per pool: who is in it; the only writer of snapshots
 //! sources      who lists which targets; standing: what follows for each of them
+//! discovery/   finds targets in DNS
 //! health/      checks the targets
 //! review       the regular look at each pool, which carries out what these decide:
 //! outlier, gray_zone, drain, shift     who is out, for what reason, until when; window: what they look at
@@ -15,6 +16,7 @@
 //! All of it runs on one thread, next to the workers and not in their way: the planes share nothing but `pool`.
 
 pub mod admin;
+pub mod discovery;
 pub mod drain;
 pub mod gray_zone;
 pub mod health;
@@ -42,6 +44,7 @@ use crate::config::{self, Config, ZoneName};
 pub use crate::lifecycle::Phase;
 use crate::pool::{Pool, Pools};
 pub use admin::AdminListener;
+use discovery::Resolver;
 use membership::PoolControl;
 use reloads::Reloads;
 use shift::{Shift, Shifts};
@@ -60,7 +63,7 @@ pub struct Node {
 ///
 /// Needs a `LocalSet`, and a runtime with I/O and time.
 pub async fn run(control: Rc<Control>, admin: Option<AdminListener>) {
-    control.running().pools.iter().for_each(|pool| drop(spawn_local(tend(pool.clone()))));
+    control.running().pools.iter().for_each(|pool| control.tend(pool));
     spawn_local(keep_recent(control.clone()));
     spawn_local(end_shifts(control.clone()));
     match admin {
@@ -69,12 +72,13 @@ pub async fn run(control: Rc<Control>, admin: Option<AdminListener>) {
     }
 }
 
-/// Checks the targets of a pool for as long as they are in it, and lets those go whose drain has ended. Ends with the
-/// pool.
-async fn tend(pool: Rc<PoolControl>) {
-    let mut checks = health::Checking::default();
+/// Follows the names of a pool, checks its targets for as long as they are in it, and lets those go whose drain has ended.
+/// Ends with the pool.
+async fn tend(pool: Rc<PoolControl>, resolver: Rc<Resolver>) {
+    let (mut names, mut checks) = (discovery::Names::default(), health::Checking::default());
     let mut next_look = tokio::time::Instant::now();
     while !pool.is_retired() {
+        names.follow(&pool, &resolver);
         checks.follow(&pool);
         let departure = pool.next_departure();
         tokio::select! {
@@ -119,6 +123,7 @@ pub struct Control {
     pub reloads: Reloads,
     /// Zones that the operator has taken out.
     pub shifts: Rc<Shifts>,
+    resolver: Rc<Resolver>,
     running: RefCell<Rc<Running>>,
 }
 
@@ -154,6 +159,7 @@ impl Control {
             Rc::new(PoolControl::new(shared, pool.clone(), &node.pools, zone, shifts.clone()))
         };
         let pools = config.pools.iter().map(pool).collect();
+        let resolver = Rc::new(Resolver::new(config.resolver.clone()));
         let running = Running {
             config,
             generation: 1,
@@ -162,7 +168,12 @@ impl Control {
             listeners,
             pools,
         };
-        Self { node, reloads: Reloads::default(), shifts, running: RefCell::new(Rc::new(running)) }
+        Self { node, reloads: Reloads::default(), shifts, resolver, running: RefCell::new(Rc::new(running)) }
+    }
+
+    /// Tends a pool from now on. Needs a `LocalSet`.
+    fn tend(&self, pool: &Rc<PoolControl>) {
+        spawn_local(tend(pool.clone(), self.resolver.clone()));
     }
 
     /// What runs now.
@@ -184,11 +195,12 @@ impl Control {
                 let new = PoolControl::new(all.pool(pool), pool.clone(), all, zone, self.shifts.clone());
                 let new = Rc::new(new);
                 new.join_late();
-                spawn_local(tend(new.clone()));
+                self.tend(&new);
                 new
             }
         });
         let pools: Vec<_> = pools.collect();
+        self.resolver.adopt(&config.resolver);
         let gone = before.pools.iter().filter(|pool| !pools.iter().any(|other| Rc::ptr_eq(pool, other)));
         gone.for_each(|pool| pool.retire());
         let (generation, since) = (before.generation + 1, SystemTime::now());

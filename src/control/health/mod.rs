@@ -113,8 +113,8 @@ fn jittered(interval: Duration, unit: f64) -> Duration {
     interval.mul_f64(0.9 + 0.2 * unit)
 }
 
-/// A number from 0.0 to 1.0 that differs from call to call; good enough to keep checks apart.
-fn random_unit() -> f64 {
+/// A number from 0.0 to 1.0 that differs from call to call; good enough to keep checks and lookups apart.
+pub(super) fn random_unit() -> f64 {
     RandomState::new().hash_one(0u8) as f64 / u64::MAX as f64
 }
 
