@@ -75,6 +75,7 @@ impl Config {
     pub fn keep_until_restart(&mut self, running: &Self) {
         self.workers = running.workers;
         self.log.format = running.log.format;
+        self.state.clone_from(&running.state);
         let stays = |admin: &Self| admin.admin.as_ref().map(|admin| admin.address.clone());
         // A token belongs to the address it was written for: another address may be open where this one is not.
         if stays(self) != stays(running) {
@@ -125,6 +126,11 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     note("admin.address", admin(old), admin(new));
     let format = |config: &Config| format!("{:?}", config.log.format).to_lowercase();
     note("log.format", format(old), format(new));
+    let state = |config: &Config| match &config.state {
+        Some(file) => format!("\"{}\"", file.display()),
+        None => "off".to_owned(),
+    };
+    note("state", state(old), state(new));
     restart
 }
 

@@ -36,6 +36,11 @@ pub use keys::KeyRing;
 /// Name of an availability zone, such as `az-a`.
 pub type ZoneName = Arc<str>;
 
+/// Whether a zone can have this name: that of a zone, or `-` for none.
+pub fn is_zone(name: &str) -> bool {
+    name == "-" || file::is_name(name)
+}
+
 /// A whole configuration, checked: everything a node needs to start.
 #[derive(Debug, Clone)]
 pub struct Config {

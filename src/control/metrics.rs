@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::membership::PoolControl;
-use super::{Control, Phase, phase_word};
+use super::sources::Source;
+use super::{Control, Phase, discovery, phase_word};
 use crate::config::ZoneName;
 use crate::pool::counters::{Distribution, Lanes};
 use crate::pool::{Counter, Failure, PoolLane, Refusal, Status, TargetLane, Verdict, WorkerLane};
@@ -26,6 +27,7 @@ pub fn render(control: &Control, process: &Process) -> String {
     pools(&mut text, control);
     sessions(&mut text, control);
     zones(&mut text, control);
+    names(&mut text, control);
     target_states(&mut text, control);
     target_traffic(&mut text, control);
     of_process(&mut text, control, process);
@@ -245,6 +247,48 @@ fn zones(text: &mut Exposition, control: &Control) {
             out.sample(&[("pool", pool), ("zone", zone)], u8::from(control.zone_out(zone).is_some()));
         }
     }
+}
+
+/// Calls `write` for every name in DNS of every pool, with the labels that name it.
+fn each_name(
+    control: &Control,
+    mut write: impl FnMut([(&'static str, &str); 2], &discovery::Shown, &PoolControl),
+) {
+    for pool in &control.running().pools {
+        for name in pool.names() {
+            let labels = [("pool", &*pool.pool().name), ("name", &*name.question)];
+            write(labels, &name.shown(), pool);
+        }
+    }
+}
+
+fn names(text: &mut Exposition, control: &Control) {
+    let mut lookups = text.family(
+        "selvedge_discovery_lookups_total",
+        Kind::Counter,
+        "Lookups of a name in DNS, by what they brought.",
+    );
+    each_name(control, |[pool, name], shown, _| {
+        for (result, count) in discovery::RESULTS.into_iter().zip(shown.lookups) {
+            lookups.sample(&[pool, name, ("result", result)], count);
+        }
+    });
+    let mut targets =
+        text.family("selvedge_discovery_targets", Kind::Gauge, "Targets that a name in DNS stands for now.");
+    each_name(control, |labels, _, pool| {
+        let source = Source::Dns(labels[1].1.into());
+        targets.sample(&labels, pool.sources().of(&source).len());
+    });
+    let mut ages = text.family(
+        "selvedge_discovery_answer_age_seconds",
+        Kind::Gauge,
+        "Since the last good answer; absent before the first.",
+    );
+    each_name(control, |labels, shown, _| {
+        if let Some(good) = shown.good {
+            ages.sample(&labels, good.at.elapsed().as_secs_f64());
+        }
+    });
 }
 
 /// Calls `write` for every target of every pool, with the labels that name it.

@@ -3,6 +3,7 @@
 //! ```text
 //! membership   one PoolControl per pool: who is in it; the only writer of snapshots
 //! sources      who lists which targets; standing: what follows for each of them
+//! state        what operators decided, kept over a restart
 //! discovery/   finds targets in DNS
 //! health/      checks the targets
 //! review       the regular look at each pool, which carries out what these decide:
@@ -29,6 +30,7 @@ pub mod review;
 pub mod shift;
 pub mod sources;
 pub mod standing;
+pub mod state;
 pub mod window;
 
 use std::cell::RefCell;
@@ -39,6 +41,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::spawn_local;
+use tracing::warn;
 
 use crate::config::{self, Config, ZoneName};
 pub use crate::lifecycle::Phase;
@@ -48,6 +51,8 @@ use discovery::Resolver;
 use membership::PoolControl;
 use reloads::Reloads;
 use shift::{Shift, Shifts};
+use sources::{Listed, Source};
+use state::State;
 
 /// What the control plane is given of the node it is part of.
 pub struct Node {
@@ -123,6 +128,8 @@ pub struct Control {
     pub reloads: Reloads,
     /// Zones that the operator has taken out.
     pub shifts: Rc<Shifts>,
+    /// What operators decided, as it is kept.
+    pub state: State,
     resolver: Rc<Resolver>,
     running: RefCell<Rc<Running>>,
 }
@@ -168,7 +175,13 @@ impl Control {
             listeners,
             pools,
         };
-        Self { node, reloads: Reloads::default(), shifts, resolver, running: RefCell::new(Rc::new(running)) }
+        let state = State::open(running.config.state.as_deref());
+        for name in state.kept().targets.keys().filter(|name| running.pool(name).is_none()) {
+            warn!(pool = name, "state: targets are kept for a pool that is not in the configuration");
+        }
+        running.pools.iter().for_each(|pool| register_kept(&state, pool));
+        let (reloads, running) = (Reloads::default(), RefCell::new(Rc::new(running)));
+        Self { node, reloads, shifts, state, resolver, running }
     }
 
     /// Tends a pool from now on. Needs a `LocalSet`.
@@ -195,6 +208,7 @@ impl Control {
                 let new = PoolControl::new(all.pool(pool), pool.clone(), all, zone, self.shifts.clone());
                 let new = Rc::new(new);
                 new.join_late();
+                register_kept(&self.state, &new);
                 self.tend(&new);
                 new
             }
@@ -278,6 +292,19 @@ impl Control {
         }
         Ok(())
     }
+}
+
+/// Registers the targets of `pool` that the state file keeps.
+fn register_kept(state: &State, pool: &PoolControl) {
+    let name = &*pool.pool().name;
+    let mut list = Vec::new();
+    for (target, kept) in state.kept().targets.get(name).into_iter().flatten() {
+        match Listed::registered(target, kept.weight, kept.max_connections) {
+            Ok(listed) => list.push(listed),
+            Err(wrong) => warn!(pool = name, "state: a target is left out: {wrong}"),
+        }
+    }
+    pool.set_source(&Source::Runtime, list);
 }
 
 /// As the API and the metrics write it.

@@ -9,7 +9,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::config::{StaticTarget, ZoneName};
+use crate::config::{self, StaticTarget, ZoneName};
+
+/// Greatest weight of a target that an operator lists, as in the configuration file.
+const WEIGHT_MAX: u32 = 256;
 
 /// Who lists a target; earlier ones win.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +60,32 @@ impl From<&StaticTarget> for Listed {
             max_connections: target.max_connections,
             priority: 0,
         }
+    }
+}
+
+impl Listed {
+    /// A target that an operator registers as `name` (`zone/address`), or what is wrong with it.
+    pub fn registered(name: &str, weight: u32, max_connections: Option<u32>) -> Result<Self, String> {
+        let named = || {
+            let (zone, address) = name.split_once('/')?;
+            let address: SocketAddr = address.parse().ok()?;
+            let ip = address.ip();
+            let host = !(ip.is_unspecified() || ip.is_multicast()) && address.port() != 0;
+            (host && config::is_zone(zone)).then(|| (ZoneName::from(zone), address))
+        };
+        let (zone, address) = named().ok_or_else(|| {
+            format!(
+                "{name:?} is not the name of a target: write ZONE/ADDRESS:PORT such as az-a/127.0.1.1:9001, or \
+                 -/127.0.1.1:9001 for one in no zone"
+            )
+        })?;
+        if weight > WEIGHT_MAX {
+            return Err(format!("weight {weight} is out of range: write 0 to {WEIGHT_MAX}"));
+        }
+        if matches!(max_connections, Some(0 | u32::MAX)) {
+            return Err("max_connections is out of range: write 1 or more, or null for no limit".to_owned());
+        }
+        Ok(Self { zone, address, weight, max_connections, priority: 0 })
     }
 }
 
@@ -115,6 +144,22 @@ mod tests {
         );
         sources.set(&Source::Runtime, Vec::new());
         assert_eq!(sources.union()[1], (Source::File, listed("az-a", 2, 2)));
+    }
+
+    #[test]
+    fn a_registered_target_has_a_zone_and_an_address() {
+        let parse =
+            |name| Listed::registered(name, 1, None).map(|listed| (listed.zone, listed.address.port()));
+        assert_eq!(parse("az-a/127.0.0.1:80"), Ok(("az-a".into(), 80)));
+        assert_eq!(parse("-/[::1]:80"), Ok(("-".into(), 80)));
+        for name in
+            ["", "/", "az-a", "az-a/", "/127.0.0.1:80", "az-a/127.0.0.1", "a b/127.0.0.1:80", "a/0.0.0.0:80"]
+        {
+            assert!(parse(name).unwrap_err().contains("is not the name of a target"), "{name}");
+        }
+        assert!(parse("a/127.0.0.1:0").is_err() && parse("a/b/127.0.0.1:80").is_err());
+        assert!(Listed::registered("a/127.0.0.1:80", 257, None).unwrap_err().contains("0 to 256"));
+        assert!(Listed::registered("a/127.0.0.1:80", 1, Some(0)).unwrap_err().contains("1 or more"));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
 use super::{Compiler, DAY, millis, seconds};
-use crate::config::file::{self, At, Field, OrOff, Place, RecordType, Text as _, ZoneFrom};
+use crate::config::file::{self, At, Field, Place, RecordType, Text as _, ZoneFrom};
 use crate::config::{Discover, NameServer, Records, Resolver, ZoneName, ZoneOf};
 
 impl Compiler<'_> {
@@ -46,7 +46,7 @@ impl Compiler<'_> {
             records,
             zone: self.zone_of(file.zone, file.zone_from, records),
             weight,
-            max_connections: self.at_most(file.max_connections),
+            max_connections: self.limit(file.max_connections),
             min_ttl,
             max_ttl,
             hold: self.within(file.hold, seconds(30), Duration::ZERO..=DAY),
@@ -103,16 +103,6 @@ impl Compiler<'_> {
         }
     }
 
-    fn at_most(&mut self, field: Field<OrOff<i64>>) -> Option<u32> {
-        match field.given()? {
-            At { value: OrOff::On(number), place } => {
-                let most = i64::from(u32::MAX - 1);
-                Some(self.within(Field::Given(At { value: number, place }), 1, 1..=most) as u32)
-            }
-            At { value: OrOff::Off, .. } => None,
-        }
-    }
-
     /// The file that keeps what operators decide. What is in it, only a node that starts will see.
     pub(super) fn state(&mut self, file: Field<String>) -> Option<PathBuf> {
         let At { value, place } = file.given()?;
@@ -149,6 +139,7 @@ impl Compiler<'_> {
             return None;
         }
         let path = self.path(value);
+        self.read.push(path.clone());
         let read = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         match read {
             Ok(certificates) if !certificates.is_empty() => return Some(certificates),

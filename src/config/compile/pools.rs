@@ -227,9 +227,13 @@ impl Compiler<'_> {
         }
         let zone = file.zone.given().map_or_else(|| ZoneName::from("-"), |at| at.value.0);
         let weight = self.within(file.weight, 1, 0..=256) as u32;
-        let most = i64::from(u32::MAX - 1);
-        let max_connections = self.number_or_off(file.max_connections, most).map(|number| number as u32);
+        let max_connections = self.limit(file.max_connections);
         StaticTarget { address: file.address.or(STAND_IN), zone, weight, max_connections }
+    }
+
+    /// `max_connections` of a target.
+    pub(super) fn limit(&mut self, field: Field<OrOff<i64>>) -> Option<u32> {
+        self.number_or_off(field, i64::from(u32::MAX - 1)).map(|number| number as u32)
     }
 
     /// A number of at least one, or none.

@@ -27,6 +27,7 @@ pub(super) use document::{At, Field, Named, Place, Problems, nearest, quoted};
 use document::{Entries, FromToml, Reader};
 pub(super) use values::{
     Authority, CookieName, HashOn, HostName, Name, OrAuto, OrOff, OrShare, Rate, Statuses, Text, UriPath,
+    is_name,
 };
 
 /// Reads the text of a configuration file. Problems come with whatever could be read in spite of them; only a syntax

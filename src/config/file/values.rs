@@ -168,7 +168,7 @@ fn parse_hash_on(text: &str) -> Option<HashOn> {
     Some(HashOn(on))
 }
 
-fn is_name(text: &str) -> bool {
+pub(in crate::config) fn is_name(text: &str) -> bool {
     text.len() <= 63
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))

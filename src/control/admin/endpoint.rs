@@ -30,6 +30,13 @@ pub(super) enum Endpoint {
         /// `zone/address`.
         target: String,
     },
+    /// `/v1/pools/{pool}/targets/{target}`
+    Target {
+        /// Name of the pool.
+        pool: String,
+        /// `zone/address`.
+        target: String,
+    },
     /// `/v1/zones/{zone}/shift`
     Shift(String),
 }
@@ -54,15 +61,19 @@ impl Endpoint {
         let Some((pool, rest)) = rest.split_once('/') else {
             return Some(Self::Pool(decode(rest)?));
         };
-        let target = rest.strip_prefix("targets/")?.strip_suffix("/state")?;
-        Some(Self::TargetState { pool: decode(pool)?, target: decode(target)? })
+        let target = rest.strip_prefix("targets/")?;
+        match target.strip_suffix("/state") {
+            Some(target) => Some(Self::TargetState { pool: decode(pool)?, target: decode(target)? }),
+            None if target == "state" => None,
+            None => Some(Self::Target { pool: decode(pool)?, target: decode(target)? }),
+        }
     }
 
     /// Methods it answers, as the `Allow` field lists them.
     pub(super) fn methods(&self) -> &'static str {
         match self {
             Self::TargetState { .. } => "PUT",
-            Self::Shift(_) => "PUT, DELETE",
+            Self::Target { .. } | Self::Shift(_) => "PUT, DELETE",
             Self::Reload => "POST",
             _ => "GET, HEAD",
         }
@@ -114,6 +125,15 @@ mod tests {
         }
         let six = Endpoint::parse("/v1/pools/shop/targets/-/[::1]:80/state");
         assert_eq!(six, Some(Endpoint::TargetState { pool: "shop".into(), target: "-/[::1]:80".into() }));
+    }
+
+    #[test]
+    fn a_target_itself_is_registered_and_taken_back() {
+        let target = Endpoint::parse("/v1/pools/shop/targets/az-a/127.0.1.1:9001").unwrap();
+        assert_eq!(target, Endpoint::Target { pool: "shop".into(), target: "az-a/127.0.1.1:9001".into() });
+        assert!(
+            target.answers(&Method::PUT) && target.answers(&Method::DELETE) && !target.answers(&Method::GET)
+        );
     }
 
     #[test]

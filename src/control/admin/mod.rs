@@ -14,6 +14,7 @@ mod dashboard;
 mod endpoint;
 mod guard;
 mod listen;
+mod register;
 mod reload;
 mod reply;
 mod view;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -94,6 +95,12 @@ async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>
         Endpoint::TargetState { pool, target } => {
             change::set_state(control, &pool, &target, &read_json(request).await?)
         }
+        Endpoint::Target { pool, target } if request.method() == Method::DELETE => {
+            register::deregister(control, &pool, &target).await
+        }
+        Endpoint::Target { pool, target } => {
+            register::register(control, &pool, &target, read_json_or_nothing(request).await?).await
+        }
         Endpoint::Shift(zone) if request.method() == Method::DELETE => change::restore(control, &zone),
         Endpoint::Shift(zone) => change::shift(control, &zone, read_json(request).await?),
     }
@@ -115,6 +122,13 @@ async fn read_json<T: for<'de> Deserialize<'de>>(request: Request<Incoming>) -> 
         let message = format!("the body is not what it should be: {error}; see /v1/openapi.json");
         ApiError::new(StatusCode::BAD_REQUEST, "bad_body", message)
     })
+}
+
+/// The same where the body may be left out.
+async fn read_json_or_nothing<T: for<'de> Deserialize<'de> + Default>(
+    request: Request<Incoming>,
+) -> Result<T, ApiError> {
+    if request.body().is_end_stream() { Ok(T::default()) } else { read_json(request).await }
 }
 
 fn is_json(fields: &HeaderMap) -> bool {

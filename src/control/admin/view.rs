@@ -17,6 +17,10 @@ use crate::pool::counters::{Counter, Distribution, Lanes};
 use crate::pool::{AdminState, Failure, HealthState, Snapshot, Status, Stay, Verdict};
 use crate::telemetry::time::rfc3339;
 
+mod discovery;
+
+use discovery::{DiscoveryView, StateView};
+
 /// `GET /v1/pools`.
 #[derive(Serialize)]
 pub(super) struct NodeView {
@@ -40,6 +44,7 @@ struct NodeFacts {
     requests: u64,
     refused: u64,
     config: ConfigView,
+    state: StateView,
 }
 
 /// The configuration that runs, and what came of the last attempt to replace it.
@@ -89,6 +94,8 @@ pub(super) struct PoolView {
     duration_ms: Quantiles,
     targets: Vec<TargetView>,
     zones: Vec<ZoneView>,
+    /// Names in DNS where targets are found.
+    discovery: Vec<DiscoveryView>,
     /// What was decided lately about targets and zones, the newest first.
     decisions: Vec<DecisionView>,
 }
@@ -137,6 +144,8 @@ pub(super) struct TargetView {
     sessions: u64,
     /// It drains, and nothing is lost when it is switched off.
     safe_to_remove: bool,
+    /// Who lists it: "file", "runtime" or "dns" with the question.
+    source: String,
     admin: &'static str,
     health: &'static str,
     in_flight: u32,
@@ -199,6 +208,7 @@ impl NodeView {
                 requests: workers.sum(|lane| &lane.requests),
                 refused,
                 config: ConfigView::of(control),
+                state: StateView::of(&control.state),
             },
             pools: running.pools.iter().map(|pool| PoolView::of(pool)).collect(),
         }
@@ -265,6 +275,7 @@ impl PoolView {
             rehomed: lanes.sum(|lane| &lane.rehomed),
             duration_ms: Quantiles::of(&control.durations()),
             zones: zones(control, &snapshot),
+            discovery: control.names().iter().map(|name| DiscoveryView::of(name, control)).collect(),
             targets,
             decisions: control.reviewed().decisions.iter().rev().map(DecisionView::of).collect(),
         }
@@ -337,6 +348,7 @@ impl TargetView {
             ramp: rounded(target.watched.ramp(config.slow_start, now) * 100.0),
             sessions: state.bound().map_or(0, |bound| bound.count()),
             safe_to_remove: target.is_safe_to_remove(&config.drain, now),
+            source: target.standing.source.to_string(),
             admin: admin_word(target.admin),
             health: health_word(target.checks.state()),
             in_flight: state.in_flight(),
@@ -372,7 +384,15 @@ fn reason(target: &Tended, panic: bool, config: &config::Pool, now: Instant) -> 
         (Status::Draining, _) if target.admin == AdminState::Drain => {
             format!("drained by the operator: bound sessions only{}", time_left(target, config, now))
         }
-        (Status::Draining, _) => "no longer listed: bound sessions only".to_owned(),
+        (Status::Draining, _) => {
+            let left =
+                target.standing.leaves_at().map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+            format!(
+                "no longer listed ({}): bound sessions only for {} s",
+                target.standing.source,
+                left.as_secs()
+            )
+        }
         (Status::Standby, _) => "a lower priority is in service".to_owned(),
         (Status::Initial, None) => "not checked yet".to_owned(),
         (Status::Healthy, None) => "checks are off".to_owned(),

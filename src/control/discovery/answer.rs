@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 
-use crate::config::{Discover, ZoneName, ZoneOf};
+use crate::config::{self, Discover, ZoneName, ZoneOf};
 use crate::control::sources::Listed;
 
 /// Aliases that are followed from one name.
@@ -126,9 +126,7 @@ fn zone(of: &ZoneOf, host: Option<&Name>, ip: IpAddr) -> ZoneName {
 /// The second label of a name that has three or more, if it can be the name of a zone.
 fn second_label(host: &Name) -> Option<ZoneName> {
     let label = host.iter().nth(1).filter(|_| host.num_labels() >= 3)?;
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_".contains(byte);
-    let named = label.first().is_some_and(u8::is_ascii_alphanumeric) && label.iter().all(plain);
-    let text = std::str::from_utf8(label).ok().filter(|_| named)?;
+    let text = std::str::from_utf8(label).ok().filter(|text| config::is_zone(text))?;
     Some(text.to_ascii_lowercase().into())
 }
 
