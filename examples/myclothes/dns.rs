@@ -1,7 +1,7 @@
 //! DNS for the instances: a small authoritative server for `shop.internal`.
 //!
 //! ```text
-//! az-a-1.shop.internal           A    one instance
+//! az-a-1.shop.internal           A    one instance        also as az-a-1.az-a.shop.internal, which says its zone
 //! az-a.shop.internal             A    the instances of a zone        shop.internal              A    all instances
 //! _http._tcp.az-a.shop.internal  SRV  the instances of a zone        _http._tcp.shop.internal   SRV  all instances
 //! ```
@@ -108,9 +108,10 @@ fn records(members: &[Member], server: IpAddr, serial: u32) -> Result<Vec<Record
     }
     for member in members {
         let IpAddr::V4(ip) = member.address.ip() else { continue };
-        let target = name(&format!("{}.{ORIGIN}", member.name))?;
         let of_zone = format!("{}.{ORIGIN}", member.zone);
+        let target = name(&format!("{}.{of_zone}", member.name))?;
         records.push(a_record(target.clone(), ip));
+        records.push(a_record(name(&format!("{}.{ORIGIN}", member.name))?, ip));
         records.push(a_record(name(&of_zone)?, ip));
         records.push(a_record(origin.clone(), ip));
         for service in [format!("_http._tcp.{ORIGIN}"), format!("_http._tcp.{of_zone}")] {

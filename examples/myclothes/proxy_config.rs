@@ -1,6 +1,6 @@
 //! The proxy's configuration: `config/myclothes.toml`, with the addresses of this system filled in.
 //!
-//! Only addresses, targets and the session key file are set; whatever else is in that file stays as it is written there.
+//! Only addresses and the session key file are set; whatever else is in that file stays as it is written there.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -10,7 +10,6 @@ use std::path::{Path, PathBuf};
 
 use selvedge::config::{Config, Overrides, keys};
 
-use crate::dns::Member;
 use crate::trouble::Trouble;
 
 /// The file as it was when this program was built.
@@ -21,12 +20,13 @@ pub(crate) fn load(file: &Path) -> Result<Config, Trouble> {
     Config::load(file, &Overrides::default()).map_err(|errors| Trouble::in_config(errors.to_string()))
 }
 
-/// Writes `config/myclothes.toml` into the data folder, with this system's addresses, targets and session keys.
+/// Writes `config/myclothes.toml` into the data folder, with this system's addresses and session keys; `dns` answers for the
+/// instances.
 pub(crate) fn write(
     data: &Path,
     listen: SocketAddr,
     admin: SocketAddr,
-    instances: &[Member],
+    dns: SocketAddr,
 ) -> Result<PathBuf, Trouble> {
     let keys_file = data.join("session.keys");
     if !keys_file.exists() {
@@ -35,17 +35,11 @@ pub(crate) fn write(
     let mut config: toml::Table = BUILT_IN
         .parse()
         .map_err(|error| Trouble::new(format!("config/myclothes.toml, as built in, is wrong: {error}")))?;
-    let targets = instances.iter().map(|member| {
-        let mut target = toml::Table::new();
-        target.insert("address".into(), member.address.to_string().into());
-        target.insert("zone".into(), member.zone.clone().into());
-        toml::Value::Table(target)
-    });
     let entries: [(&[&str], toml::Value); 4] = [
         (&["listener", "0", "address"], listen.to_string().into()),
         (&["admin", "address"], admin.to_string().into()),
         (&["session_keys", "file"], keys_file.to_string_lossy().into_owned().into()),
-        (&["pool", "shop", "target"], targets.collect::<Vec<_>>().into()),
+        (&["resolver", "nameservers"], vec![dns.to_string()].into()),
     ];
     for (path, value) in entries {
         set(&mut config, path, value)

@@ -59,7 +59,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
     let instances = instances(&options);
     let config_file = match &options.config {
         Some(file) => file.clone(),
-        None => proxy_config::write(&data.folder, options.listen, options.admin, &instances)?,
+        None => proxy_config::write(&data.folder, options.listen, options.admin, options.dns)?,
     };
     let config = proxy_config::load(&config_file)?;
     check_addresses(&options, &config, &instances)?;
@@ -120,6 +120,9 @@ impl Plan {
         while let Some(outcome) = starting.join_next().await {
             let (place, running, part) = outcome.map_err(|panic| Trouble::new(panic.to_string()))?;
             started.push((place, part, running.map_err(Trouble::new)?));
+            // Before the proxy starts, so that its first question finds them.
+            let member = &self.instances[place];
+            alive.send_modify(|alive| drop(alive.insert(member.name.clone(), member.clone())));
         }
         started.sort_by_key(|(place, ..)| *place);
         let proxy = self.proxy();
@@ -135,7 +138,6 @@ impl Plan {
                 member.address.to_string(),
                 running.pid.to_string(),
             ]);
-            alive.send_modify(|alive| drop(alive.insert(member.name.clone(), member.clone())));
             instances.push(keep(part, running, instance_events(member, Arc::clone(&alive))));
         }
         table.push(["proxy".into(), String::new(), self.proxy.to_string(), proxy_running.pid.to_string()]);

@@ -95,9 +95,12 @@ impl Pool {
     }
 }
 
+/// Targets remembered though no pool may have them any more.
+const STATES_KEPT: usize = 4096;
+
 /// What the two planes of a node share beside the pools themselves.
 pub struct Pools {
-    /// One state per target identity, however often the target leaves and returns.
+    /// One state per target identity, however often the target leaves and returns; see [`Pools::forget_unused`].
     states: DashMap<TargetId, Arc<TargetState>, foldhash::fast::RandomState>,
     /// Counters of the workers themselves.
     pub workers: Lanes<WorkerLane>,
@@ -115,6 +118,14 @@ impl Pools {
         Arc::new(Pool::new(config, self.worker_count))
     }
 
+    /// Forgets targets that nobody uses any more, once there are so many that it matters: where instances come and go
+    /// every hour under new addresses, their history would grow for ever.
+    pub fn forget_unused(&self) {
+        if self.states.len() > STATES_KEPT {
+            self.states.retain(|_, state| Arc::strong_count(state) > 1);
+        }
+    }
+
     /// The state of this target; made at its first appearance.
     pub fn state(
         &self,
@@ -127,5 +138,25 @@ impl Pools {
             .entry(id)
             .or_insert_with(|| Arc::new(TargetState::new(id, zone.clone(), address, self.worker_count)))
             .clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_that_nobody_uses_are_forgotten_when_they_are_many() {
+        let pools = Pools::new(1);
+        let address = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let state = |port: u16| pools.state("shop", &"az-a".into(), address(port));
+        let used = state(1);
+        (2..=STATES_KEPT as u16).for_each(|port| drop(state(port)));
+        pools.forget_unused();
+        assert_eq!(pools.states.len(), STATES_KEPT);
+        drop(state(STATES_KEPT as u16 + 1));
+        pools.forget_unused();
+        assert_eq!(pools.states.len(), 1);
+        assert!(Arc::ptr_eq(&used, &state(1)));
     }
 }

@@ -80,6 +80,12 @@ impl Setup {
         self
     }
 
+    /// One more name in DNS, with keys such as `dns = "shop.test"`.
+    pub fn discover(mut self, keys: &str) -> Self {
+        self.targets += &format!("[[pool.shop.discover]]\n{keys}\n");
+        self
+    }
+
     /// More keys before the first table.
     pub fn top(mut self, lines: &str) -> Self {
         self.top += &format!("{lines}\n");
@@ -166,6 +172,12 @@ impl Edge {
                  stickiness.mode = \"off\"\n[[pool.p{index}.target]]\naddress = \"{origin}\""
             ))
         })
+    }
+
+    /// A configuration whose targets are found in DNS by asking `servers`.
+    pub fn asking(servers: &[SocketAddr]) -> Setup {
+        let servers: Vec<_> = servers.iter().map(|server| format!("\"{server}\"")).collect();
+        Setup::default().and(&format!("[resolver]\nnameservers = [{}]\n", servers.join(", ")))
     }
 
     /// A configuration without a pool.

@@ -12,6 +12,7 @@
 )]
 
 pub mod client;
+pub mod dns;
 pub mod edge;
 pub mod message;
 pub mod origin;
@@ -21,6 +22,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use client::{Client, Raw};
+pub use dns::{Dns, Said};
 pub use edge::{Edge, Setup};
 pub use message::Response;
 pub use origin::{Conn, Gate, Origin, Refusing, Reply, Silent};

@@ -60,10 +60,24 @@ impl Origin {
         Self::replying(move |_| Reply::ok(&name).field(&format!("X-Origin: {name}"))).await
     }
 
+    /// The same at this address.
+    pub async fn named_at(name: &str, address: SocketAddr) -> Self {
+        let name = name.to_owned();
+        let reply = move |_: &Request| Reply::ok(&name).field(&format!("X-Origin: {name}"));
+        Self::replying_at(Refusing::at(address), reply).await
+    }
+
     /// An origin that answers each request with what `reply` makes of it, and keeps connections alive.
     pub async fn replying(reply: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::replying_at(Refusing::new(), reply).await
+    }
+
+    async fn replying_at(
+        reserved: Refusing,
+        reply: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let reply = Arc::new(reply);
-        Self::raw(move |mut conn| {
+        Self::raw_at(reserved, move |mut conn| {
             let reply = reply.clone();
             async move {
                 while let Some(request) = conn.request().await {
@@ -98,7 +112,14 @@ impl Origin {
         S: Fn(Conn) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let reserved = Refusing::new();
+        Self::raw_at(Refusing::new(), script).await
+    }
+
+    async fn raw_at<F, S>(reserved: Refusing, script: S) -> Self
+    where
+        S: Fn(Conn) -> F + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         let mut origin = Self {
             address: reserved.address,
             script: Arc::new(move |conn| Box::pin(script(conn))),
@@ -352,10 +373,15 @@ pub struct Refusing {
 impl Refusing {
     /// A fresh address.
     pub fn new() -> Self {
+        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// This address.
+    pub fn at(address: SocketAddr) -> Self {
         // Bound, but never listening.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.set_reuse_address(true).unwrap();
-        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        socket.bind(&address.into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         Self { address, _socket: socket }
     }

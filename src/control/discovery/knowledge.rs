@@ -10,7 +10,10 @@ use super::resolver::Lack;
 use crate::config::Discover;
 use crate::control::sources::Listed;
 
-/// Longest wait after a lookup that brought nothing.
+/// The wait after the first of several lookups that brought nothing; each further wait is twice as long.
+const RETRY_MIN: Duration = Duration::from_millis(250);
+
+/// The longest of these waits.
 const RETRY_MAX: Duration = Duration::from_secs(10);
 
 /// What a lookup brought: the targets, sorted and at least one, and how long they may be kept.
@@ -75,7 +78,7 @@ fn lengthened(wait: Duration, unit: f64) -> Duration {
 /// The wait after a lookup that brought nothing, as `misses` before it did.
 fn retry_wait(rules: &Discover, misses: u32) -> Duration {
     let most = rules.max_ttl.min(RETRY_MAX).max(rules.min_ttl);
-    rules.min_ttl.saturating_mul(1 << misses.min(16)).min(most)
+    rules.min_ttl.min(RETRY_MIN).saturating_mul(1 << misses.min(16)).min(most)
 }
 
 #[cfg(test)]
@@ -131,13 +134,13 @@ mod tests {
         let mut knowledge = Knowledge::default();
         let mut now = Instant::now();
         knowledge.take(found(5), now, &rules(), 0.0);
-        let waits = [1, 2, 4, 8, 10, 10].map(secs);
+        let waits = [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000].map(Duration::from_millis);
         for wait in waits {
             now += secs(100_000);
             assert_eq!(knowledge.take(failed(), now, &rules(), 0.0), Decision { list: None, wait });
         }
         assert_eq!(knowledge.take(found(5), now, &rules(), 0.0).wait, secs(5));
-        assert_eq!(knowledge.take(failed(), now, &rules(), 0.0).wait, secs(1));
+        assert_eq!(knowledge.take(failed(), now, &rules(), 0.0).wait, waits[0]);
     }
 
     #[test]
@@ -177,6 +180,6 @@ mod tests {
     #[test]
     fn a_name_of_which_nothing_was_ever_known_has_nothing_at_once() {
         let decision = Knowledge::default().take(Err(Lack::NoName), Instant::now(), &rules(), 0.0);
-        assert_eq!(decision, Decision { list: Some(vec![]), wait: secs(1) });
+        assert_eq!(decision, Decision { list: Some(vec![]), wait: RETRY_MIN });
     }
 }

@@ -113,9 +113,9 @@ async fn services(
             asked = end;
             continue;
         }
+        let begun = Instant::now();
         let failure = hosts.follow(resolver, discover, &services, &message.additionals).await;
-        let now = Instant::now();
-        let fresh = |service: &Service| hosts.0.get(&service.host).map(|host| host.fresh_until - now);
+        let fresh = |service: &Service| hosts.0.get(&service.host).map(|host| host.fresh_until - begun);
         let ttl = services.iter().filter_map(fresh).fold(ttl, Duration::min);
         let list: Vec<_> = services
             .iter()

@@ -66,7 +66,7 @@ impl Reach {
             self.again = 0;
             return false;
         }
-        let wait = gap.saturating_mul(1 << self.again.min(16)).min(GAP_MAX.max(gap));
+        let wait = gap.saturating_mul(1 << self.again.saturating_sub(1).min(16)).min(GAP_MAX.max(gap));
         let due = self.asked.is_none_or(|asked| asked + wait <= now);
         if due {
             (self.asked, self.again) = (Some(now), self.again + 1);
@@ -114,7 +114,7 @@ mod tests {
                 asked.push(second);
             }
         }
-        assert_eq!(asked, [0, 2, 6, 14, 30, 60, 90]);
+        assert_eq!(asked, [0, 1, 3, 7, 15, 31, 61, 91]);
         let now = start + Duration::from_secs(200);
         assert!(!reach.is_lost([sight(1, 0, 1, false)].into_iter(), now, GAP));
         assert!(reach.is_lost([sight(1, 0, 1, true)].into_iter(), now, GAP));
