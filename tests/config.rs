@@ -63,7 +63,11 @@ fn the_reference_sets_every_key_to_its_default() {
          [[route]]\npath = \"/a\"\nredirect = { path = \"/b\" }\n\
          [[route]]\npath = \"/c\"\nrespond = { status = 200 }\n\
          [[pool.shop.target]]\naddress = \"127.0.1.1:9001\"\n\
-         [[pool.shop-next.discover]]\ndns = \"_http._tcp.shop.internal\"\n",
+         [[pool.shop-next.discover]]\ndns = \"_http._tcp.shop.internal\"\n\
+         [dns]\naddresses = [\"127.0.0.1:5300\"]\ndomain = \"lb.myclothes.test\"\n\
+         [[dns.name_server]]\nname = \"ns1.lb.myclothes.test\"\naddresses = [\"203.0.113.10\"]\n\
+         [[dns.node]]\nipv4 = \"203.0.113.10\"\nipv6 = \"2001:db8::10\"\nzone = \"az-a\"\n\
+         check = \"203.0.113.10:9900\"\n",
     );
     let bare = load(&bare);
     let reference = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config/selvedge.toml"));
@@ -77,7 +81,11 @@ fn the_reference_sets_every_key_to_its_default() {
         let node = format!(
             "{zone:#?} {workers} {session_keys:#?} {admin:#?} {forwarding:#?} {shutdown:#?} {log:#?} {resolver:#?} {state:#?}"
         );
-        format!("{listeners:#?} {:#?} {node}", pool(config))
+        // The one name that there is without any, and no more than that.
+        let mut dns = selvedge::config::Dns::clone(config.dns.as_ref().unwrap());
+        dns.names.truncate(1);
+        dns.nearest.clear();
+        format!("{listeners:#?} {:#?} {dns:#?} {node}", pool(config))
     };
     assert_eq!(shown(&reference), shown(&bare));
     // Pools are numbered in the order of their names, and "shop" comes first in both files.

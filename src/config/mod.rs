@@ -13,6 +13,7 @@
 
 pub mod changes;
 mod compile;
+mod dns;
 pub mod error;
 mod file;
 pub mod keys;
@@ -30,6 +31,7 @@ use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 
 pub use changes::Changes;
+pub use dns::{Dns, DnsNode, DnsPolicy, DnsServer, DomainName, RateLimit, ServiceName};
 pub use error::{ConfigErrors, Problem};
 pub use keys::KeyRing;
 
@@ -58,6 +60,8 @@ pub struct Config {
     pub session_keys: SessionKeys,
     /// The admin API; `None` when `[admin]` says `enabled = false`.
     pub admin: Option<Admin>,
+    /// What this node answers as a DNS server; `None` without `[dns]`.
+    pub dns: Option<Arc<Dns>>,
     /// What is written into forwarded requests and answers.
     pub forwarding: Forwarding,
     /// Whether a change of [`Source::read`] is taken up without being asked. Default on.

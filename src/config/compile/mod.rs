@@ -5,6 +5,7 @@
 //! one run shows every mistake.
 
 mod discovery;
+mod dns;
 mod listeners;
 mod pools;
 mod routes;
@@ -97,6 +98,7 @@ impl Compiler<'_> {
             workers,
             session_keys: self.session_keys(file.session_keys, &pools),
             admin,
+            dns: self.dns(file.dns, &listeners).map(Arc::new),
             listeners,
             routes,
             pools: pools.into_iter().map(Arc::new).collect(),

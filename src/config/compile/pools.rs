@@ -109,7 +109,7 @@ impl Compiler<'_> {
         Drain { deadline, quiet: self.within(file.quiet, seconds(60), seconds(1)..=DAY) }
     }
 
-    fn health(&mut self, file: file::Health) -> Health {
+    pub(super) fn health(&mut self, file: file::Health) -> Health {
         let interval = self.within(file.interval, seconds(5), millis(10)..=seconds(3600));
         if let Some(At { value, place }) = file.timeout.peek()
             && *value > interval

@@ -4,7 +4,9 @@ use tracing::Level;
 
 use super::document::{Wrong, nearest, quoted};
 use super::values::Text;
-use crate::config::{Failback, HealthDrain, LogFormat, SameSite, Secure, StickinessMode, ZoneMode};
+use crate::config::{
+    DnsPolicy, Failback, HealthDrain, LogFormat, SameSite, Secure, StickinessMode, ZoneMode,
+};
 
 /// `health.type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +116,13 @@ choices! {
         "srv" => Self::Srv,
         "a" => Self::A,
         "aaaa" => Self::Aaaa,
+    }
+
+    choice DnsPolicy {
+        "multivalue" => Self::Multivalue,
+        "weighted" => Self::Weighted,
+        "failover" => Self::Failover,
+        "nearest" => Self::Nearest,
     }
 
     choice Scheme {

@@ -8,7 +8,7 @@ mod discovery;
 mod document;
 mod values;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
@@ -18,16 +18,16 @@ use tracing::Level;
 
 use super::units::{Percent, Size};
 use super::{
-    AdminAddress, Failback, HealthDrain, HostPattern, LogFormat, NameServer, Problem, SameSite, Secure,
-    StickinessMode, ZoneMode,
+    AdminAddress, DnsPolicy, Failback, HealthDrain, HostPattern, LogFormat, NameServer, Problem, SameSite,
+    Secure, StickinessMode, ZoneMode,
 };
 pub(super) use choices::{BalanceName, ProbeType, RecordType, Scheme};
 pub(super) use discovery::{DnsName, ZoneFrom};
 pub(super) use document::{At, Field, Named, Place, Problems, nearest, quoted};
 use document::{Entries, FromToml, Reader};
 pub(super) use values::{
-    Authority, CookieName, HashOn, HostName, Name, OrAuto, OrOff, OrShare, Rate, Statuses, Text, UriPath,
-    is_name,
+    Authority, CookieName, DomainName, HashOn, HostName, Mailbox, Name, OrAuto, OrOff, OrShare, Rate,
+    Statuses, Text, UriPath, is_name,
 };
 
 /// Reads the text of a configuration file. Problems come with whatever could be read in spite of them; only a syntax
@@ -87,12 +87,13 @@ tables! {
         pool: Named<Pool>,
         session_keys: SessionKeys,
         admin: Admin,
+        dns: Dns,
         forwarding: Forwarding,
         shutdown: Shutdown,
         log: Log,
         resolver: Resolver,
         state: String,
-    } later { dns }
+    }
 
     /// `[[listener]]`
     table Listener {
@@ -316,6 +317,62 @@ tables! {
         token_file: String,
     }
 
+    /// `[dns]`
+    table Dns {
+        addresses: Vec<At<SocketAddr>>,
+        domain: DomainName,
+        contact: Mailbox,
+        ttl: Duration,
+        negative_ttl: Duration,
+        authority_ttl: Duration,
+        policy: DnsPolicy,
+        max_connections: i64,
+        idle: Duration,
+        rate_limit: RateLimit,
+        health: Health,
+        name_server: Vec<At<DnsServer>>,
+        name: Vec<At<ServiceName>>,
+        node: Vec<At<DnsNode>>,
+        nearest: Vec<At<Nearest>>,
+    }
+
+    /// `[dns.rate_limit]`
+    table RateLimit {
+        responses: OrOff<i64>,
+        slip: i64,
+        exempt: Vec<At<IpNet>>,
+    }
+
+    /// `[[dns.name_server]]`
+    table DnsServer {
+        name: DomainName,
+        addresses: Vec<At<IpAddr>>,
+    }
+
+    /// `[[dns.name]]`
+    table ServiceName {
+        name: DomainName,
+        policy: DnsPolicy,
+        ttl: Duration,
+        zones: Vec<At<Name>>,
+    }
+
+    /// `[[dns.node]]`
+    table DnsNode {
+        ipv4: Ipv4Addr,
+        ipv6: Ipv6Addr,
+        zone: Name,
+        weight: i64,
+        priority: i64,
+        check: SocketAddr,
+    }
+
+    /// `[[dns.nearest]]`
+    table Nearest {
+        zone: Name,
+        subnets: Vec<At<IpNet>>,
+    }
+
     /// `[forwarding]`
     table Forwarding {
         x_forwarded: bool,
@@ -398,6 +455,12 @@ mod tests {
             ("resolver", Resolver::KEYS),
             ("session_keys", SessionKeys::KEYS),
             ("admin", Admin::KEYS),
+            ("dns", Dns::KEYS),
+            ("dns.rate_limit", RateLimit::KEYS),
+            ("dns.name_server", DnsServer::KEYS),
+            ("dns.name", ServiceName::KEYS),
+            ("dns.node", DnsNode::KEYS),
+            ("dns.nearest", Nearest::KEYS),
             ("forwarding", Forwarding::KEYS),
             ("shutdown", Shutdown::KEYS),
             ("log", Log::KEYS),

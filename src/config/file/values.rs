@@ -1,7 +1,7 @@
 //! Values that stand for themselves: numbers, sizes, times, addresses, names. Form only; limits are in `compile`.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,6 +74,20 @@ pub(in crate::config) struct CookieName(pub(in crate::config) Box<str>);
 #[derive(Debug, Clone)]
 pub(in crate::config) struct HostName(pub(in crate::config) Box<str>);
 
+/// A DNS name, lower case, without a dot at its end.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(in crate::config) struct DomainName(pub(in crate::config) Box<str>);
+
+impl fmt::Display for DomainName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An e-mail address, its domain in lower case.
+#[derive(Debug, Clone)]
+pub(in crate::config) struct Mailbox(pub(in crate::config) Box<str>);
+
 /// A host name, with a port if one is wanted.
 #[derive(Debug, Clone)]
 pub(in crate::config) struct Authority(pub(in crate::config) Box<str>);
@@ -96,6 +110,10 @@ text! {
         units::parse_duration;
     Percent: "a percentage", r#"write a number and a percent sign, such as "50%""#, units::parse_percent;
     IpNet: "a range of addresses", r#"write it such as "10.0.0.0/8", "2001:db8::/32" or "192.0.2.7""#, parse_net;
+    IpAddr: "an IP address", r#"write it without a port, such as "203.0.113.10" or "2001:db8::10""#, |text| text.parse().ok();
+    Ipv4Addr: "an IPv4 address", r#"write it without a port, such as "203.0.113.10""#, |text| text.parse().ok();
+    Ipv6Addr: "an IPv6 address", r#"write it without a port and without brackets, such as "2001:db8::10""#,
+        |text| text.parse().ok();
     SocketAddr: "an IP address with a port", r#"write it such as "127.0.0.1:8080" or "[::1]:8080""#,
         |text| text.parse().ok();
     AdminAddress: "an IP address with a port, or a socket", r#"write it such as "127.0.0.1:9900" or "unix:/run/selvedge.sock""#,
@@ -114,6 +132,9 @@ text! {
         |text| (text.len() <= 64 && is_token(text)).then(|| Self(text.into()));
     HostName: "a host name", r#"write it without a port and without "*", such as "myclothes.test""#,
         |text| is_host(text).then(|| Self(text.to_ascii_lowercase().into()));
+    DomainName: "a domain name", r#"write letters, digits and "-" between dots, such as "lb.myclothes.test""#,
+        |text| domain_name(text).map(Self);
+    Mailbox: "an e-mail address", r#"write it such as "hostmaster@myclothes.test""#, |text| mailbox(text).map(Self);
     Authority: "a host", r#"write it such as "myclothes.test" or "myclothes.test:8443""#,
         |text| is_authority(text).then(|| Self(text.to_ascii_lowercase().into()));
     HashOn: "something to hash", r#"write "header:NAME", "cookie:NAME", "path" or "source""#, parse_hash_on;
@@ -188,6 +209,22 @@ fn is_host(text: &str) -> bool {
             && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     };
     text.len() <= 253 && text.split('.').all(label)
+}
+
+/// A name that can be asked for: no address, and short enough for a message.
+fn domain_name(text: &str) -> Option<Box<str>> {
+    let name = text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase();
+    let is_address = name.parse::<Ipv4Addr>().is_ok() || name.starts_with('[');
+    (is_host(&name) && !is_address).then(|| name.into())
+}
+
+fn mailbox(text: &str) -> Option<Box<str>> {
+    let (local, domain) = text.rsplit_once('@')?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~.".contains(&byte);
+    let domain = domain_name(domain)?;
+    // In a record it becomes a name: the part before the "@" is a label of it.
+    let fits = (1..=63).contains(&local.len()) && local.len() + domain.len() < 252;
+    (fits && local.bytes().all(plain)).then(|| format!("{local}@{domain}").into())
 }
 
 fn is_authority(text: &str) -> bool {
