@@ -12,6 +12,7 @@ pub mod verdict;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -87,8 +88,18 @@ impl Checking {
 /// later.
 async fn watch(pool: Rc<PoolControl>, target: Arc<TargetState>, position: u32) {
     let config = pool.config();
-    let rules = &config.health;
-    let check = probe::Check::new(rules, target.address);
+    let record = |probed| pool.record(target.id, probed);
+    repeat(&config.health, target.address, position, record).await;
+}
+
+/// Checks what is at `address` until dropped, and hands every result to `record`.
+pub async fn repeat(
+    rules: &config::Health,
+    address: SocketAddr,
+    position: u32,
+    mut record: impl FnMut(Probed),
+) {
+    let check = probe::Check::new(rules, address);
     sleep(first_delay(rules.interval, position)).await;
     loop {
         let (at, begun) = (SystemTime::now(), Instant::now());
@@ -98,7 +109,7 @@ async fn watch(pool: Rc<PoolControl>, target: Arc<TargetState>, position: u32) {
             Ok(pass) => (true, pass.asks_to_drain(), pass.to_string()),
             Err(fault) => (false, false, fault.to_string()),
         };
-        pool.record(target.id, Probed { at, took, passed, drain, what });
+        record(Probed { at, took, passed, drain, what });
         sleep_until(begun + jittered(rules.interval, random_unit())).await;
     }
 }
