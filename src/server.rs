@@ -8,6 +8,7 @@
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::config::{AdminAddress, Config};
-use crate::control::{self, AdminListener, Control};
+use crate::control::{self, AdminListener, Control, DnsListener};
 use crate::lifecycle::Phase;
 use crate::pool::Pools;
 use crate::proxy::{BindError, BoundListener, Workers};
@@ -30,6 +31,9 @@ pub enum ServerError {
     /// The admin API's address cannot be had.
     #[error(transparent)]
     Admin(#[from] control::admin::BindError),
+    /// An address for DNS cannot be had.
+    #[error(transparent)]
+    Dns(#[from] control::dns_answers::BindError),
     /// The system gives no thread, no timer or no signal.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -47,20 +51,28 @@ pub fn run(config: &Arc<Config>) -> Result<(), ServerError> {
     }
     runtime.block_on(async {
         let admin = config.admin.as_ref().map(|admin| AdminListener::bind(&admin.address)).transpose()?;
+        let dns = config.dns.as_ref().map(DnsListener::bind).transpose()?;
         let hangup = signal(SignalKind::hangup())?;
         let mut signals = Signals::listen()?;
         let pools = Arc::new(Pools::new(config.workers));
         let (phase, watching) = watch::channel(Phase::Starting);
         let node = control::Node { pools: pools.clone(), phase: watching.clone(), started: Instant::now() };
         let places = listeners.iter().map(|bound| (bound.config.name.clone(), bound.address)).collect();
-        announce(&listeners, admin.as_ref());
-        let control = Rc::new(Control::new(node, config.clone(), places));
+        announce(&listeners, admin.as_ref(), dns.as_ref());
+        let mut control = Control::new(node, config.clone(), places);
+        let mut answering = None;
+        if let Some(dns) = dns {
+            let (thread, answers) = dns.start(watching.clone())?;
+            (control, answering) = (control.answering(answers), Some(thread));
+        }
+        let control = Rc::new(control);
         let workers = Rc::new(Workers::start(config, &control.shared_pools(), &pools, listeners, &watching)?);
+        let threads = Threads { workers: &workers, answering };
         phase.send_replace(Phase::Serving);
         let reloader = Reloader::new(control.clone(), workers.clone());
         let all = async {
             tokio::select! {
-                result = serve_until_stopped(&control, &phase, &workers, &mut signals) => result,
+                result = serve_until_stopped(&control, &phase, &threads, &mut signals) => result,
                 () = reloader.run(hangup) => unreachable!("reloads have no end"),
                 () = control::run(control.clone(), admin) => {
                     unreachable!("the control plane runs until it is dropped")
@@ -71,7 +83,7 @@ pub fn run(config: &Arc<Config>) -> Result<(), ServerError> {
     })
 }
 
-fn announce(listeners: &[BoundListener], admin: Option<&AdminListener>) {
+fn announce(listeners: &[BoundListener], admin: Option<&AdminListener>, dns: Option<&DnsListener>) {
     for bound in listeners {
         tracing::info!(name = %bound.config.name, address = %bound.address, "listening");
     }
@@ -82,17 +94,37 @@ fn announce(listeners: &[BoundListener], admin: Option<&AdminListener>) {
         }
         None => {}
     }
+    for address in dns.into_iter().flat_map(DnsListener::addresses) {
+        tracing::info!(%address, "answering DNS");
+    }
+}
+
+/// What must run for as long as the node does.
+struct Threads<'w> {
+    workers: &'w Workers,
+    /// The one for DNS.
+    answering: Option<JoinHandle<()>>,
+}
+
+impl Threads<'_> {
+    fn any_finished(&self) -> bool {
+        self.workers.any_finished() || self.answering.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    fn are_finished(&self) -> bool {
+        self.workers.are_finished() && self.answering.as_ref().is_none_or(JoinHandle::is_finished)
+    }
 }
 
 async fn serve_until_stopped(
     control: &Control,
     phase: &watch::Sender<Phase>,
-    workers: &Workers,
+    threads: &Threads<'_>,
     signals: &mut Signals,
 ) -> Result<(), ServerError> {
     tokio::select! {
         () = signals.next() => {}
-        () = any_finished(workers) => return Err(ServerError::Worker),
+        () = any_finished(threads) => return Err(ServerError::Worker),
     }
     let shutdown = control.running().config.shutdown;
     tracing::info!(delay = ?shutdown.delay, deadline = ?shutdown.deadline, "stopping");
@@ -101,7 +133,7 @@ async fn serve_until_stopped(
         tokio::time::sleep(shutdown.delay).await;
         phase.send_replace(Phase::Stopping);
         let all = async {
-            while !workers.are_finished() {
+            while !threads.are_finished() {
                 tick().await
             }
         };
@@ -116,8 +148,8 @@ async fn serve_until_stopped(
     Ok(())
 }
 
-async fn any_finished(workers: &Workers) {
-    while !workers.any_finished() {
+async fn any_finished(threads: &Threads<'_>) {
+    while !threads.any_finished() {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
 }

@@ -22,6 +22,11 @@ use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
+/// A domain with one node, for a configuration to answer.
+const DNS: &str = "[dns]\naddresses = [\"127.0.0.1:0\"]\ndomain = \"lb.test\"\n\
+     [[dns.name_server]]\nname = \"ns.test\"\n\
+     [[dns.node]]\nipv4 = \"192.0.2.1\"\ncheck = \"127.0.0.1:1\"";
+
 const JSON: &str = "Content-Type: application/json";
 
 /// A client of the admin API.
@@ -244,7 +249,7 @@ async fn with_a_token_every_request_for_data_must_carry_it() {
 #[tokio::test]
 async fn the_document_lists_what_there_is_and_nothing_else() {
     let origin = Origin::start().await;
-    let edge = Edge::before(&origin).start().await;
+    let edge = Edge::before(&origin).and(DNS).start().await;
     let document = value(&edge.admin("/v1/openapi.json").await);
     assert!(document["openapi"].as_str().unwrap().starts_with("3."));
     let paths = document["paths"].as_object().unwrap();
@@ -264,12 +269,18 @@ async fn the_document_lists_what_there_is_and_nothing_else() {
 #[tokio::test]
 async fn answers_have_the_keys_that_the_document_requires() {
     let origin = Origin::start().await;
-    let edge = Edge::before(&origin).pool("health.path = \"/healthz\"").start().await;
+    let edge = Edge::before(&origin).pool("health.path = \"/healthz\"").and(DNS).start().await;
     let document = value(&edge.admin("/v1/openapi.json").await);
     let shown = value(&edge.admin("/v1/pools").await);
     conforms(&document, &document["components"]["schemas"]["Node"], &shown, "Node");
     let target = value(&set_state(&edge, &format!("-/{origin}"), "up").await);
     conforms(&document, &document["components"]["schemas"]["Target"], &target, "Target");
+    eventually("the node to be checked", async || {
+        !value(&edge.admin("/v1/dns").await)["nodes"][0]["last_probe"].is_null()
+    })
+    .await;
+    let dns = value(&edge.admin("/v1/dns").await);
+    conforms(&document, &document["components"]["schemas"]["Dns"], &dns, "Dns");
 }
 
 /// Checks keys and choices of `shown` against a schema, in both directions.
@@ -303,7 +314,7 @@ fn conforms(document: &Value, schema: &Value, shown: &Value, at: &str) {
 #[tokio::test]
 async fn metrics_are_well_formed_and_follow_what_happens() {
     let origin = Origin::start().await;
-    let edge = Edge::before(&origin).start().await;
+    let edge = Edge::before(&origin).and(DNS).start().await;
     let mut client = Client::of(&edge);
     for _ in 0..3 {
         assert_eq!(client.get("/").await.status, 200);

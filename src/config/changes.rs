@@ -81,6 +81,9 @@ impl Config {
         if stays(self) != stays(running) {
             self.admin = running.admin.clone();
         }
+        if dns_addresses(self) != dns_addresses(running) {
+            self.dns = running.dns.clone();
+        }
     }
 }
 
@@ -124,6 +127,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         None => "off".to_owned(),
     };
     note("admin.address", admin(old), admin(new));
+    note("dns.addresses", dns_addresses(old), dns_addresses(new));
     let format = |config: &Config| format!("{:?}", config.log.format).to_lowercase();
     note("log.format", format(old), format(new));
     let state = |config: &Config| match &config.state {
@@ -132,6 +136,12 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     };
     note("state", state(old), state(new));
     restart
+}
+
+/// Where DNS is answered, in words. Sockets for it are bound at the start only.
+fn dns_addresses(config: &Config) -> String {
+    let addresses = config.dns.as_ref().map(|dns| format!("{:?}", dns.addresses));
+    addresses.unwrap_or_else(|| "off".to_owned())
 }
 
 fn compare_tables(path: &str, old: &Table, new: &Table, changes: &mut Vec<KeyChange>) {
@@ -174,7 +184,8 @@ fn named(list: &[Value]) -> Vec<(String, &Value)> {
     let mut seen: HashMap<String, u32> = HashMap::new();
     let name = |value: &Value| {
         let text = |key: &str| value.get(key).and_then(Value::as_str);
-        match (text("name"), text("zone"), text("address"), text("dns")) {
+        let address = text("address").or_else(|| text("ipv4")).or_else(|| text("ipv6"));
+        match (text("name"), text("zone"), address, text("dns")) {
             (Some(name), ..) | (None, _, None, Some(name)) => name.to_owned(),
             (None, Some(zone), Some(address), _) => format!("{zone}/{address}"),
             (None, None, Some(address), _) => address.to_owned(),

@@ -13,7 +13,7 @@ use super::{Health, ZoneName};
 pub type DomainName = Box<str>;
 
 /// The domain that this node is an authority for, and all that is in it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
     /// Where questions are answered, over UDP and TCP alike; never empty. Port 0 takes a free one, which is logged.
     pub addresses: Vec<SocketAddr>,
@@ -44,7 +44,7 @@ pub struct Dns {
 }
 
 /// A server that is in charge of the domain.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsServer {
     /// Its name.
     pub name: DomainName,
@@ -53,7 +53,7 @@ pub struct DnsServer {
 }
 
 /// A name that is answered with addresses of nodes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceName {
     /// The name. Default: the domain itself.
     pub name: DomainName,
@@ -79,7 +79,7 @@ pub enum DnsPolicy {
 }
 
 /// A node, as clients and as checks reach it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DnsNode {
     /// Answered to questions for A.
     pub ipv4: Option<Ipv4Addr>,
@@ -104,7 +104,7 @@ impl DnsNode {
 }
 
 /// Bound of the answers to one neighbourhood (an IPv4 /24, an IPv6 /56) over UDP, where a sender may be forged.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RateLimit {
     /// Answers in a second. Default 200.
     pub responses: u32,

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::membership::PoolControl;
 use super::sources::Source;
-use super::{Control, Phase, discovery, phase_word};
+use super::{Control, Phase, discovery, dns_answers, phase_word};
 use crate::config::ZoneName;
 use crate::pool::counters::{Distribution, Lanes};
 use crate::pool::{Counter, Failure, PoolLane, Refusal, Status, TargetLane, Verdict, WorkerLane};
@@ -30,6 +30,9 @@ pub fn render(control: &Control, process: &Process) -> String {
     names(&mut text, control);
     target_states(&mut text, control);
     target_traffic(&mut text, control);
+    if let Some(nodes) = &control.dns {
+        dns_answers::metrics::render(&mut text, nodes);
+    }
     of_process(&mut text, control, process);
     text.finish()
 }

@@ -9,6 +9,7 @@
 //! review       the regular look at each pool, which carries out what these decide:
 //! outlier, gray_zone, drain, shift     who is out, for what reason, until when; window: what they look at
 //! reloads      the way to ask for another configuration, and what came of it
+//! dns_answers/ which nodes are answered to questions for the balancer's own names
 //! recent       durations of the last minute
 //! metrics      everything that is counted, as Prometheus reads it
 //! admin/       the HTTP API and the dashboard
@@ -18,6 +19,7 @@
 
 pub mod admin;
 pub mod discovery;
+pub mod dns_answers;
 pub mod drain;
 pub mod gray_zone;
 pub mod health;
@@ -48,6 +50,8 @@ pub use crate::lifecycle::Phase;
 use crate::pool::{Pool, Pools};
 pub use admin::AdminListener;
 use discovery::Resolver;
+pub use dns_answers::DnsListener;
+use dns_answers::{Answers, Nodes};
 use membership::PoolControl;
 use reloads::Reloads;
 use shift::{Shift, Shifts};
@@ -71,6 +75,9 @@ pub async fn run(control: Rc<Control>, admin: Option<AdminListener>) {
     control.running().pools.iter().for_each(|pool| control.tend(pool));
     spawn_local(keep_recent(control.clone()));
     spawn_local(end_shifts(control.clone()));
+    if let Some(dns) = &control.dns {
+        dns.start();
+    }
     match admin {
         Some(listener) => admin::serve(control, listener).await,
         None => std::future::pending().await,
@@ -110,6 +117,7 @@ async fn end_shifts(control: Rc<Control>) {
     loop {
         tokio::time::sleep(window::STEP).await;
         control.expire_shifts();
+        control.tell_dns_of_zones();
     }
 }
 
@@ -131,6 +139,8 @@ pub struct Control {
     /// What operators decided, as it is kept.
     pub state: State,
     resolver: Rc<Resolver>,
+    /// What is answered over DNS; `None` when this node answers nothing.
+    pub dns: Option<Rc<Nodes>>,
     running: RefCell<Rc<Running>>,
 }
 
@@ -181,7 +191,12 @@ impl Control {
         }
         running.pools.iter().for_each(|pool| register_kept(&state, pool));
         let (reloads, running) = (Reloads::default(), RefCell::new(Rc::new(running)));
-        Self { node, reloads, shifts, state, resolver, running }
+        Self { node, reloads, shifts, state, resolver, dns: None, running }
+    }
+
+    /// Takes charge of what is answered over DNS too.
+    pub fn answering(self, dns: Answers) -> Self {
+        Self { dns: Some(Rc::new(Nodes::new(dns))), ..self }
     }
 
     /// Tends a pool from now on. Needs a `LocalSet`.
@@ -217,6 +232,9 @@ impl Control {
         self.resolver.adopt(&config.resolver);
         let gone = before.pools.iter().filter(|pool| !pools.iter().any(|other| Rc::ptr_eq(pool, other)));
         gone.for_each(|pool| pool.retire());
+        if let (Some(nodes), Some(dns)) = (&self.dns, &config.dns) {
+            nodes.adopt(dns);
+        }
         let (generation, since) = (before.generation + 1, SystemTime::now());
         self.running.replace(Rc::new(Running { config, generation, since, restart, listeners, pools }));
     }
@@ -250,6 +268,24 @@ impl Control {
             pool.decide(zone.to_owned(), what, reason.to_owned());
             pool.publish();
         }
+        self.tell_dns_of_zones();
+    }
+
+    fn tell_dns_of_zones(&self) {
+        if let Some(dns) = &self.dns {
+            dns.look_at_zones(|zone| self.zone_is_out(zone));
+        }
+    }
+
+    /// Whether a zone as a whole is out of service: taken out by the operator, or gray or failed for every pool that has
+    /// targets in it.
+    fn zone_is_out(&self, zone: &ZoneName) -> bool {
+        let running = self.running();
+        let mut pools = running.pools.iter().filter(|pool| pool.has_zone(zone)).peekable();
+        let is_out = |pool: &Rc<PoolControl>| {
+            pool.zone_out(zone).is_some() || pool.pool().snapshot().failed_zones.contains(zone)
+        };
+        self.shifts.of(zone).is_some() || (pools.peek().is_some() && pools.all(is_out))
     }
 
     /// The pools themselves, in the order of the configuration that runs.

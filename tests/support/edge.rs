@@ -230,6 +230,11 @@ impl Edge {
         .await
     }
 
+    /// Where it answers DNS.
+    pub async fn dns_address(&mut self) -> SocketAddr {
+        self.logged_address(|line| line.contains("answering DNS")).await
+    }
+
     async fn logged_address(&mut self, of: impl Fn(&str) -> bool) -> SocketAddr {
         let mut found = None;
         eventually("the address of a listener in the log", async || {

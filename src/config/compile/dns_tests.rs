@@ -23,7 +23,7 @@ fn compiled(lines: &str, tables: &str) -> Result<(Dns, Vec<String>), Vec<String>
         true => text.replace("addresses = [\"127.0.0.1:5300\"]\n", ""),
         false => text,
     };
-    match compile(&text, Path::new("/nowhere"), &Overrides::default()) {
+    match compile(&text, Path::new("/nowhere"), &Overrides::default(), &mut Vec::new()) {
         Ok(config) => Ok((Dns::clone(config.dns.as_ref().unwrap()), config.warnings)),
         Err(problems) => Err(problems.iter().map(|p| format!("{}: {}; {}", p.key, p.what, p.hint)).collect()),
     }
@@ -138,7 +138,7 @@ fn mistakes_are_named_with_what_to_write() {
 #[test]
 fn a_table_without_anything_lacks_four_things() {
     let text = "[[listener]]\naddress = \"127.0.0.1:53\"\n[dns]";
-    let problems = compile(text, Path::new("/nowhere"), &Overrides::default()).unwrap_err();
+    let problems = compile(text, Path::new("/nowhere"), &Overrides::default(), &mut Vec::new()).unwrap_err();
     let keys: Vec<_> = problems.iter().map(|problem| problem.key.as_str()).collect();
     assert_eq!(keys, ["dns.domain", "dns", "dns", "dns.addresses"]);
 }

@@ -19,6 +19,8 @@ pub(super) enum Endpoint {
     OpenApi,
     /// `/v1/reload`
     Reload,
+    /// `/v1/dns`
+    Dns,
     /// `/v1/pools`
     Pools,
     /// `/v1/pools/{pool}`
@@ -51,6 +53,7 @@ impl Endpoint {
             "/metrics" => return Some(Self::Metrics),
             "/v1/openapi.json" => return Some(Self::OpenApi),
             "/v1/reload" => return Some(Self::Reload),
+            "/v1/dns" => return Some(Self::Dns),
             "/v1/pools" => return Some(Self::Pools),
             _ => {}
         }

@@ -11,6 +11,7 @@
 mod change;
 mod connection;
 mod dashboard;
+mod dns_view;
 mod endpoint;
 mod guard;
 mod listen;
@@ -32,6 +33,7 @@ use super::{Control, metrics};
 use crate::telemetry::process::Process;
 use crate::telemetry::prometheus;
 pub(super) use connection::serve;
+use dns_view::DnsView;
 use endpoint::Endpoint;
 use guard::Guard;
 pub use listen::{AdminListener, BindError};
@@ -87,6 +89,10 @@ async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>
         }
         Endpoint::OpenApi => Ok(text(StatusCode::OK, JSON, OPENAPI)),
         Endpoint::Reload => reload::reload(control, request).await,
+        Endpoint::Dns => {
+            let nodes = control.dns.as_ref().ok_or_else(no_dns)?;
+            Ok(json(StatusCode::OK, &DnsView::of(nodes)))
+        }
         Endpoint::Pools => Ok(json(StatusCode::OK, &NodeView::of(control))),
         Endpoint::Pool(name) => {
             let pool = control.pool(&name).ok_or_else(|| unknown_pool(&name))?;
@@ -104,6 +110,11 @@ async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>
         Endpoint::Shift(zone) if request.method() == Method::DELETE => change::restore(control, &zone),
         Endpoint::Shift(zone) => change::shift(control, &zone, read_json(request).await?),
     }
+}
+
+fn no_dns() -> ApiError {
+    let message = "this node answers no DNS: its configuration has no [dns]";
+    ApiError::new(StatusCode::NOT_FOUND, "no_dns", message)
 }
 
 fn unknown_pool(name: &str) -> ApiError {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Serialize, Serializer};
 
 use crate::config::{self, Balance, StickinessMode};
+use crate::control::health::Probed;
 use crate::control::membership::{PoolControl, Tended, admin_word, health_word};
 use crate::control::metrics::{CLASSES, count_zones};
 use crate::control::review::Decision;
@@ -158,19 +159,21 @@ pub(super) struct TargetView {
     since: String,
 }
 
+/// The last check of a target or a node.
 #[derive(Serialize)]
-struct ProbeView {
+pub(super) struct ProbeView {
     at: String,
     duration_ms: f64,
     passed: bool,
     what: String,
 }
 
+/// Checks that were counted.
 #[derive(Serialize)]
-struct Checked {
-    passed: u64,
-    failed: u64,
-    consecutive: u32,
+pub(super) struct Checked {
+    pub(super) passed: u64,
+    pub(super) failed: u64,
+    pub(super) consecutive: u32,
 }
 
 #[derive(Serialize)]
@@ -180,7 +183,7 @@ struct Quantiles {
 }
 
 /// Counts by name, as a JSON object in this order.
-struct Named(Vec<(&'static str, u64)>);
+pub(super) struct Named(pub(super) Vec<(&'static str, u64)>);
 
 impl NodeView {
     /// The node as it is now.
@@ -356,12 +359,7 @@ impl TargetView {
             failures: Named(failures.collect()),
             responses: Named::classes(&state.lanes, |lane| &lane.responses),
             first_byte_ms: Quantiles::of(&target.first_byte()),
-            last_probe: target.last_probe.as_ref().map(|probe| ProbeView {
-                at: rfc3339(probe.at),
-                duration_ms: ms(probe.took),
-                passed: probe.passed,
-                what: probe.what.clone(),
-            }),
+            last_probe: target.last_probe.as_ref().map(ProbeView::of),
             checks: Checked { passed, failed, consecutive: target.checks.consecutive() },
             since: rfc3339(target.since),
         }
@@ -425,6 +423,18 @@ fn ejected(target: &Tended, now: Instant) -> String {
 fn time_left(target: &Tended, config: &config::Pool, now: Instant) -> String {
     let end = target.drain.ends_at(config.drain.deadline);
     end.map_or_else(String::new, |end| format!(" for {} s", end.saturating_duration_since(now).as_secs()))
+}
+
+impl ProbeView {
+    /// A check that has ended.
+    pub(super) fn of(probe: &Probed) -> Self {
+        Self {
+            at: rfc3339(probe.at),
+            duration_ms: ms(probe.took),
+            passed: probe.passed,
+            what: probe.what.clone(),
+        }
+    }
 }
 
 impl Named {
