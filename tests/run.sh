@@ -11,6 +11,11 @@ missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
 command -v curl >/dev/null || missing+=(curl)
+# Other DNS servers, whose answers the tests compare with ours.
+PATH=$PATH:/usr/sbin
+command -v knotd >/dev/null || missing+=(knot)
+command -v named >/dev/null || missing+=(bind9)
+command -v dig >/dev/null || missing+=(bind9-dnsutils)
 if [ ${#missing[@]} -gt 0 ]; then
     as_root=$([ "$(id -u)" = 0 ] || echo sudo)
     $as_root apt-get update -qq
