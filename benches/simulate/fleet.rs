@@ -13,17 +13,17 @@ use selvedge::proxy::balance::{Choice, Pick};
 use selvedge::proxy::session::Bond;
 
 /// Number of zones.
-pub const ZONES: usize = 3;
+pub(crate) const ZONES: usize = 3;
 
 /// What every node knows of the pool.
 #[derive(Clone)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     config: Arc<Pool>,
     members: Vec<Member>,
 }
 
 /// One balancer.
-pub struct Node {
+pub(crate) struct Node {
     config: Arc<Pool>,
     snapshot: Snapshot,
     turn: usize,
@@ -32,22 +32,22 @@ pub struct Node {
 
 /// What became of sessions when something happened.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// Sessions that moved.
-    pub moved: usize,
+    pub(crate) moved: usize,
     /// Of these, those whose target could have kept them.
-    pub needlessly: usize,
+    pub(crate) needlessly: usize,
     /// Sessions that two nodes would have sent to different targets.
-    pub disagreed: usize,
+    pub(crate) disagreed: usize,
     /// Sessions of the fullest target, divided by the mean of those in service.
-    pub peak: f64,
+    pub(crate) peak: f64,
     /// Part of the sessions in each zone.
-    pub zones: [f64; ZONES],
+    pub(crate) zones: [f64; ZONES],
 }
 
 impl Fleet {
     /// `each` targets in each zone, all healthy.
-    pub fn new(each: usize) -> Self {
+    pub(crate) fn new(each: usize) -> Self {
         let members = (0..ZONES * each).map(|number| {
             let zone = format!("az-{}", char::from(b'a' + (number / each) as u8));
             let place = number % each;
@@ -58,27 +58,27 @@ impl Fleet {
     }
 
     /// Targets in all.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.members.len()
     }
 
     /// Marks the targets that `which` chooses by zone and place as dead.
-    pub fn kill(&mut self, which: impl Fn(usize, usize) -> bool) {
+    pub(crate) fn kill(&mut self, which: impl Fn(usize, usize) -> bool) {
         self.each(which, |member| member.health = HealthState::Unhealthy);
     }
 
     /// Takes a zone out, as an operator does, with this share of its sessions to move.
-    pub fn shift(&mut self, zone: usize, moved: f64) {
+    pub(crate) fn shift(&mut self, zone: usize, moved: f64) {
         self.each(|of, _| of == zone, |member| member.zone_out = Some(ZoneOut { moved, trickle: 0.0 }));
     }
 
     /// Drains targets.
-    pub fn drain(&mut self, which: impl Fn(usize, usize) -> bool) {
+    pub(crate) fn drain(&mut self, which: impl Fn(usize, usize) -> bool) {
         self.each(which, |member| member.admin = AdminState::Drain);
     }
 
     /// Adds `each` targets to each zone.
-    pub fn grow(&mut self, each: usize) {
+    pub(crate) fn grow(&mut self, each: usize) {
         for zone in 0..ZONES as u8 {
             let name = format!("az-{}", char::from(b'a' + zone));
             self.members.extend((0..each).map(|place| {
@@ -100,7 +100,7 @@ impl Fleet {
     }
 
     /// A node that sees the fleet as it is now, with nothing in flight.
-    pub fn node(&self, number: usize) -> Node {
+    pub(crate) fn node(&self, number: usize) -> Node {
         let members = self.members.iter().map(|member| Member {
             state: Arc::new(TargetState::new(
                 member.state.id,
@@ -126,13 +126,13 @@ impl Fleet {
 
 impl Node {
     /// A new session.
-    pub fn open(&mut self, session: u64) -> Bond {
+    pub(crate) fn open(&mut self, session: u64) -> Bond {
         let target = self.pick(None);
         Bond { target, home: target, session, born: 0, seen: 0 }
     }
 
     /// Where a session's request goes: its target, and whether the bond moves there.
-    pub fn follow(&mut self, bond: &Bond) -> TargetId {
+    pub(crate) fn follow(&mut self, bond: &Bond) -> TargetId {
         self.pick(Some(bond))
     }
 
@@ -162,7 +162,7 @@ impl Node {
 }
 
 /// `count` sessions, spread over the nodes of the fleet.
-pub fn sessions(fleet: &Fleet, nodes: usize, count: usize) -> Vec<Bond> {
+pub(crate) fn sessions(fleet: &Fleet, nodes: usize, count: usize) -> Vec<Bond> {
     let mut nodes: Vec<Node> = (0..nodes).map(|number| fleet.node(number)).collect();
     let number = nodes.len();
     (0..count).map(|at| nodes[at % number].open((at as u64).wrapping_mul(0x2545_f491_4f6c_dd1d))).collect()
@@ -170,7 +170,7 @@ pub fn sessions(fleet: &Fleet, nodes: usize, count: usize) -> Vec<Bond> {
 
 /// Lets every session make a request at a node that sees `after`, at another one than before, and those that move at `witnesses`
 /// further nodes too.
-pub fn follow(after: &Fleet, nodes: usize, witnesses: usize, bonds: &mut [Bond]) -> Outcome {
+pub(crate) fn follow(after: &Fleet, nodes: usize, witnesses: usize, bonds: &mut [Bond]) -> Outcome {
     let mut nodes: Vec<Node> = (0..nodes).map(|number| after.node(number)).collect();
     let known = after.node(0).snapshot;
     let zone_of: BTreeMap<TargetId, ZoneName> =

@@ -14,12 +14,12 @@ fn main() {
         [nodes, each, count] => [nodes, each, count],
         _ => [20, 1000, 1_000_000],
     };
-    println!("{nodes} nodes, {ZONES} zones of {each} targets, {count} sessions");
+    let calm = Fleet::new(each);
+    println!("{nodes} nodes, {} targets in {ZONES} zones, {count} sessions", calm.len());
     println!(
         "{:<44} {:>9} {:>7} {:>11} {:>10} {:>6}   zones",
         "event", "moved", "share", "needlessly", "disagreed", "peak"
     );
-    let calm = Fleet::new(each);
     let bonds = sessions(&calm, nodes, count);
     type Event = (&'static str, fn(&mut Fleet, usize));
     let events: [Event; 8] = [

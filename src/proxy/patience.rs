@@ -77,6 +77,20 @@ impl<'a> Patience<'a> {
         tried: &[u32],
         last_error: &mut Option<ProxyError>,
     ) -> Result<(), ProxyError> {
+        let waited = self.wait_in_line(view, why, tried, last_error).await;
+        // Whoever gave the turn has just given a connection back too. Before it is used again, the runtime looks at its socket:
+        // what a target sends unasked must not be taken for an answer.
+        tokio::task::yield_now().await;
+        waited
+    }
+
+    async fn wait_in_line(
+        &mut self,
+        view: &View,
+        why: Pick,
+        tried: &[u32],
+        last_error: &mut Option<ProxyError>,
+    ) -> Result<(), ProxyError> {
         let shared = &self.pool.shared;
         let line = match why {
             Pick::OwnIsFull { index } => &view.snapshot.targets[index].state.line,

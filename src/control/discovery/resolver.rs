@@ -187,11 +187,6 @@ impl Server {
                 let what = "takes no connection, or its certificate is not one to trust for this name";
                 (FailureKind::Error, what.to_owned())
             }
-            // All that is left of a refused connection and of a failed handshake.
-            NetError::NoConnections => {
-                let what = "takes no connection, or its certificate is not one to trust for this name";
-                (FailureKind::Error, what.to_owned())
-            }
             NetError::Truncated => (FailureKind::Error, "cuts its answer short, over TCP too".to_owned()),
             other => (FailureKind::Error, format!("cannot be asked: {other}")),
         };
