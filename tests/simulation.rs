@@ -53,3 +53,25 @@ fn every_node_agrees_about_every_session_of_a_dead_target() {
     let even = outcome.zones.iter().all(|part| (part / third - 1.0).abs() < 0.02);
     assert!(even, "a session of a dead target stays in its zone: {outcome:?}");
 }
+
+#[test]
+fn what_is_done_on_purpose_moves_what_is_meant_and_nothing_else() {
+    let calm = Fleet::new(100);
+    let bonds = sessions(&calm, NODES, 60_000);
+    let after = |change: fn(&mut Fleet)| {
+        let mut fleet = calm.clone();
+        change(&mut fleet);
+        follow(&fleet, NODES, 2, &mut bonds.clone())
+    };
+    let third = bonds.len() / 3;
+    let shifted = after(|fleet| fleet.shift(1, 1.0));
+    assert_eq!((shifted.moved, shifted.disagreed, shifted.zones[1]), (third, 0, 0.0));
+    let part = after(|fleet| fleet.shift(1, 0.2));
+    assert!(part.moved.abs_diff(third / 5) < third / 50, "a fifth of the zone's sessions: {part:?}");
+    for nothing in
+        [after(|fleet| fleet.drain(|zone, place| zone == 2 && place < 50)), after(|fleet| fleet.grow(10))]
+    {
+        assert_eq!((nothing.moved, nothing.needlessly), (0, 0), "{nothing:?}");
+        assert!(nothing.peak < 1.3, "{nothing:?}");
+    }
+}

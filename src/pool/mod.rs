@@ -98,6 +98,9 @@ impl Pool {
 /// Targets remembered though no pool may have them any more.
 const STATES_KEPT: usize = 4096;
 
+/// States kept, of targets that have left too: beyond that, those are forgotten.
+const STATES_MAX: usize = 16_384;
+
 /// What the two planes of a node share beside the pools themselves.
 pub struct Pools {
     /// One state per target identity, however often the target leaves and returns; see [`Pools::forget_unused`].
@@ -134,6 +137,10 @@ impl Pools {
         address: std::net::SocketAddr,
     ) -> Arc<TargetState> {
         let id = TargetId::of(pool, zone, address);
+        if self.states.len() >= STATES_MAX && !self.states.contains_key(&id) {
+            // Addresses that come and go must not add up.
+            self.states.retain(|_, state| Arc::strong_count(state) > 1);
+        }
         self.states
             .entry(id)
             .or_insert_with(|| Arc::new(TargetState::new(id, zone.clone(), address, self.worker_count)))
