@@ -41,6 +41,8 @@ pub struct PoolControl {
     zone: RefCell<Option<ZoneName>>,
     shifts: Rc<Shifts>,
     reviewed: RefCell<Reviewed>,
+    /// See [`PoolControl::expect`].
+    expected: RefCell<HashMap<String, (AdminState, Option<Duration>)>>,
     /// Told of each new snapshot.
     published: Notify,
     /// See [`PoolControl::known`].
@@ -102,6 +104,7 @@ impl PoolControl {
             zone: RefCell::new(zone),
             shifts,
             reviewed: RefCell::default(),
+            expected: RefCell::default(),
             published: Notify::new(),
             known: Cell::new(false),
             retired: Cell::new(false),
@@ -218,7 +221,12 @@ impl PoolControl {
                     || {
                         added += 1;
                         let state = self.pools.state(&config.name, &listed.zone, listed.address);
-                        Tended::new(state, source.clone(), listed, &config.health)
+                        let mut target = Tended::new(state, source.clone(), listed, &config.health);
+                        if let Some((admin, deadline)) = self.expected.borrow_mut().remove(&target.state.name) {
+                            target.admin = admin;
+                            target.drain.wish(admin, false, deadline, Instant::now());
+                        }
+                        target
                     },
                 ));
             }
@@ -328,6 +336,12 @@ impl PoolControl {
         if changed {
             self.publish();
         }
+    }
+
+    /// Sets what the operator has said of a target before the node was started; it holds when the target comes.
+    pub fn expect(&self, name: &str, admin: AdminState, deadline: Option<Duration>) {
+        self.expected.borrow_mut().insert(name.to_owned(), (admin, deadline));
+        self.set_admin(name, admin, deadline);
     }
 
     /// Sets what the operator says of the target called `name` (`zone/address`); `false` when there is none. `deadline` is for

@@ -47,7 +47,7 @@ use tracing::warn;
 
 use crate::config::{self, Config, ZoneName};
 pub use crate::lifecycle::Phase;
-use crate::pool::{Pool, Pools};
+use crate::pool::{AdminState, Pool, Pools};
 pub use admin::AdminListener;
 use discovery::Resolver;
 pub use dns_answers::DnsListener;
@@ -56,7 +56,7 @@ use membership::PoolControl;
 use reloads::Reloads;
 use shift::{Shift, Shifts};
 use sources::{Listed, Source};
-use state::State;
+use state::{OutState, State};
 
 /// What the control plane is given of the node it is part of.
 pub struct Node {
@@ -189,6 +189,11 @@ impl Control {
         for name in state.kept().targets.keys().filter(|name| running.pool(name).is_none()) {
             warn!(pool = name, "state: targets are kept for a pool that is not in the configuration");
         }
+        for (zone, kept) in &state.kept().shifts {
+            shifts.begin(&ZoneName::from(zone.as_str()), Shift::from(kept));
+        }
+        // Those whose time came while the node was away are over.
+        shifts.expire(SystemTime::now());
         running.pools.iter().for_each(|pool| register_kept(&state, pool));
         let (reloads, running) = (Reloads::default(), RefCell::new(Rc::new(running)));
         Self { node, reloads, shifts, state, resolver, dns: None, running }
@@ -339,6 +344,16 @@ fn register_kept(state: &State, pool: &PoolControl) {
             Ok(listed) => list.push(listed),
             Err(wrong) => warn!(pool = name, "state: a target is left out: {wrong}"),
         }
+    }
+    let now = SystemTime::now();
+    for (target, kept) in state.kept().out.get(name).into_iter().flatten() {
+        let until = kept.until.map(|until| SystemTime::UNIX_EPOCH + Duration::from_secs(until));
+        let left = until.map(|until| until.duration_since(now).unwrap_or_default());
+        let admin = match kept.state {
+            OutState::Drain => AdminState::Drain,
+            OutState::Down => AdminState::Down,
+        };
+        pool.expect(target, admin, left);
     }
     pool.set_source(&Source::Runtime, list);
 }

@@ -7,10 +7,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::Control;
 use super::membership::PoolControl;
+use super::state::KeptShift;
 use crate::config::ZoneName;
 use crate::pool::Status;
 
@@ -19,7 +20,7 @@ pub const LIMITS: std::ops::RangeInclusive<Duration> =
     Duration::from_secs(60)..=Duration::from_secs(72 * 3600);
 
 /// A zone is out.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shift {
     /// Since when.
     pub since: SystemTime,
@@ -27,6 +28,20 @@ pub struct Shift {
     pub until: SystemTime,
     /// Why, in the operator's words.
     pub comment: Option<String>,
+}
+
+impl From<&Shift> for KeptShift {
+    fn from(shift: &Shift) -> Self {
+        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Self { since: seconds(shift.since), until: seconds(shift.until), comment: shift.comment.clone() }
+    }
+}
+
+impl From<&KeptShift> for Shift {
+    fn from(kept: &KeptShift) -> Self {
+        let time = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        Self { since: time(kept.since), until: time(kept.until), comment: kept.comment.clone() }
+    }
 }
 
 /// The zones that are out now.

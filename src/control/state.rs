@@ -1,7 +1,9 @@
 //! What operators decided at run time and want to find again after a restart, in one file.
 //!
 //! ```text
-//! {"version":1,"targets":{"shop":{"az-a/127.0.1.1:9001":{"weight":1,"max_connections":null}}}}
+//! {"version":1,"targets":{"shop":{"az-a/127.0.1.1:9001":{"weight":1,"max_connections":null}}},
+//!  "out":{"shop":{"az-b/127.0.2.1:9001":{"state":"drain","until":1800000000}}},
+//!  "shifts":{"az-c":{"since":1799990000,"until":1800000000,"comment":"power work"}}}
 //! ```
 //!
 //! The file is small and written as a whole at each change: into a second file, forced to the disk, and renamed, so that it
@@ -40,6 +42,12 @@ pub struct Kept {
     /// Targets registered through the API: by pool, then by name (`zone/address`).
     #[serde(default)]
     pub targets: BTreeMap<String, BTreeMap<String, KeptTarget>>,
+    /// Targets that the operator has taken out: by pool, then by name. Those that are up are not listed.
+    #[serde(default)]
+    pub out: BTreeMap<String, BTreeMap<String, KeptOut>>,
+    /// Zones that the operator has taken out.
+    #[serde(default)]
+    pub shifts: BTreeMap<String, KeptShift>,
     /// What another version keeps here.
     #[serde(flatten)]
     others: serde_json::Map<String, serde_json::Value>,
@@ -47,7 +55,8 @@ pub struct Kept {
 
 impl Default for Kept {
     fn default() -> Self {
-        Self { version: VERSION, targets: BTreeMap::new(), others: serde_json::Map::new() }
+        let (targets, out, shifts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { version: VERSION, targets, out, shifts, others: serde_json::Map::new() }
     }
 }
 
@@ -59,6 +68,38 @@ pub struct KeptTarget {
     /// Requests in flight at most.
     #[serde(default)]
     pub max_connections: Option<u32>,
+}
+
+/// A target that the operator has taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptOut {
+    /// How.
+    pub state: OutState,
+    /// When the bound sessions of one that drains have to leave, in seconds since 1970; nothing for the pool's deadline.
+    #[serde(default)]
+    pub until: Option<u64>,
+}
+
+/// How a target is out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutState {
+    /// Bound sessions only.
+    Drain,
+    /// Nothing.
+    Down,
+}
+
+/// A zone that the operator has taken out; times in seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptShift {
+    /// Since when.
+    pub since: u64,
+    /// Until when.
+    pub until: u64,
+    /// Why, in the operator's words.
+    #[serde(default)]
+    pub comment: Option<String>,
 }
 
 /// The file and what is in it.
@@ -100,6 +141,14 @@ impl State {
     /// Why the file does not hold what it should; `None` when all is well.
     pub fn problem(&self) -> Option<String> {
         self.problem.borrow().clone()
+    }
+
+    /// Changes what is kept, for what holds also if nothing is written: a file that cannot be written is reported, and none is
+    /// needed.
+    pub async fn note(&self, change: impl FnOnce(&mut Kept)) {
+        if self.file.is_some() {
+            let _ = self.change(change).await;
+        }
     }
 
     /// What is kept. Not to be held across an await.

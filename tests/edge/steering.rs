@@ -315,3 +315,29 @@ async fn a_target_drains_itself_by_its_answer_to_a_check() {
         edge.logged(&["decided", "draining", "it asks for it"]).await;
     }
 }
+
+#[tokio::test]
+async fn what_the_operator_has_decided_outlives_a_restart() {
+    let origins = shop().await;
+    let folder = tempfile::tempdir().unwrap();
+    let state = format!("state = {:?}", folder.path().join("state.json"));
+    let mut edge = setup(&origins).top(&state).start().await;
+    let (drained, down) = (format!("az-a/{}", origins[0].1), format!("az-a/{}", origins[1].1));
+    done(&edge, &["target", "drain", "shop", &drained]).await;
+    done(&edge, &["target", "down", "shop", &down]).await;
+    done(&edge, &["zone", "shift", "az-b", "--for", "1h", "--comment", "power work"]).await;
+    assert!(edge.stop_gracefully().await.success());
+    let edge = setup(&origins).top(&state).start().await;
+    edge.counts("selvedge_target_status{status=\"draining\"}", 1).await;
+    edge.counts("selvedge_target_status{status=\"down\"}", 1).await;
+    edge.counts("selvedge_target_status{status=\"shifted\"}", 2).await;
+    assert_eq!(pool(&edge).await["zones"][1]["reason"], "power work");
+    for _ in 0..10 {
+        assert!(session(&edge).await.0.starts_with("az-c"));
+    }
+    done(&edge, &["target", "up", "shop", &drained]).await;
+    done(&edge, &["target", "up", "shop", &down]).await;
+    done(&edge, &["zone", "restore", "az-b"]).await;
+    let kept = std::fs::read_to_string(folder.path().join("state.json")).unwrap();
+    assert!(!kept.contains("az-b") && !kept.contains(&drained), "{kept}");
+}

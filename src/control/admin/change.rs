@@ -11,6 +11,7 @@ use crate::config::ZoneName;
 use crate::config::units::parse_duration;
 use crate::control::Control;
 use crate::control::shift::{self, Figures, Shift};
+use crate::control::state::{Kept, KeptOut, KeptShift, OutState};
 use crate::pool::AdminState;
 use crate::telemetry::time::rfc3339;
 
@@ -61,13 +62,14 @@ struct ShiftView {
 const COMMENT_MAX: usize = 500;
 
 /// Sets the state of a target.
-pub(super) fn set_state(
+pub(super) async fn set_state(
     control: &Control,
     pool: &str,
     target: &str,
     change: &StateChange,
 ) -> Result<Reply, ApiError> {
-    let control = control.pool(pool).ok_or_else(|| super::unknown_pool(pool))?;
+    let node = control;
+    let control = node.pool(pool).ok_or_else(|| super::unknown_pool(pool))?;
     let deadline = change.deadline.as_deref().map(duration).transpose()?;
     let wanted = match change.state {
         WantedState::Up => AdminState::Up,
@@ -84,6 +86,12 @@ pub(super) fn set_state(
     if !control.set_admin(target, wanted, deadline) {
         return Err(unknown());
     }
+    let out = match wanted {
+        AdminState::Drain | AdminState::Drained => Some(OutState::Drain),
+        AdminState::Down => Some(OutState::Down),
+        AdminState::Up => None,
+    };
+    node.state.note(|kept| keep_out(kept, pool, target, out, deadline)).await;
     let snapshot = control.pool().snapshot();
     let targets = control.targets();
     let target = targets.iter().find(|other| other.state.name == target).ok_or_else(unknown)?;
@@ -91,7 +99,7 @@ pub(super) fn set_state(
 }
 
 /// Takes a zone out, or says what that would do.
-pub(super) fn shift(control: &Control, zone: &str, change: ShiftChange) -> Result<Reply, ApiError> {
+pub(super) async fn shift(control: &Control, zone: &str, change: ShiftChange) -> Result<Reply, ApiError> {
     let lasts = duration(&change.r#for)?;
     if !shift::LIMITS.contains(&lasts) {
         return Err(bad("a shift lasts \"1m\" to \"72h\": a zone is never taken out for good"));
@@ -110,17 +118,36 @@ pub(super) fn shift(control: &Control, zone: &str, change: ShiftChange) -> Resul
     let until = rfc3339(shift.until);
     if !change.dry_run {
         control.begin_shift(&zone, shift);
+        let shifts = control.shifts.all();
+        let shifts = shifts.iter().map(|(zone, shift)| (zone.to_string(), KeptShift::from(shift))).collect();
+        control.state.note(|kept| kept.shifts = shifts).await;
     }
     Ok(json(StatusCode::OK, &ShiftView { zone: zone.to_string(), done: !change.dry_run, until, figures }))
 }
 
 /// Gives a zone back; one that is not out stays as it is.
-pub(super) fn restore(control: &Control, zone: &str) -> Result<Reply, ApiError> {
+pub(super) async fn restore(control: &Control, zone: &str) -> Result<Reply, ApiError> {
     let restored = control.end_shift(zone);
     if !restored && !control.running().pools.iter().any(|pool| pool.has_zone(zone)) {
         return Err(unknown_zone(zone));
     }
+    if restored {
+        control.state.note(|kept| drop(kept.shifts.remove(zone))).await;
+    }
     Ok(json(StatusCode::OK, &serde_json::json!({ "zone": zone, "restored": restored })))
+}
+
+fn keep_out(kept: &mut Kept, pool: &str, target: &str, out: Option<OutState>, deadline: Option<Duration>) {
+    let until = deadline.map(|deadline| SystemTime::now() + deadline);
+    let until = until.and_then(|until| Some(until.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()));
+    let targets = kept.out.entry(pool.to_owned()).or_default();
+    match out {
+        Some(state) => drop(targets.insert(target.to_owned(), KeptOut { state, until })),
+        None => drop(targets.remove(target)),
+    }
+    if targets.is_empty() {
+        kept.out.remove(pool);
+    }
 }
 
 fn unknown_zone(zone: &str) -> ApiError {

@@ -99,7 +99,7 @@ async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>
             Ok(json(StatusCode::OK, &PoolView::of(&pool)))
         }
         Endpoint::TargetState { pool, target } => {
-            change::set_state(control, &pool, &target, &read_json(request).await?)
+            change::set_state(control, &pool, &target, &read_json(request).await?).await
         }
         Endpoint::Target { pool, target } if request.method() == Method::DELETE => {
             register::deregister(control, &pool, &target).await
@@ -107,8 +107,8 @@ async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>
         Endpoint::Target { pool, target } => {
             register::register(control, &pool, &target, read_json_or_nothing(request).await?).await
         }
-        Endpoint::Shift(zone) if request.method() == Method::DELETE => change::restore(control, &zone),
-        Endpoint::Shift(zone) => change::shift(control, &zone, read_json(request).await?),
+        Endpoint::Shift(zone) if request.method() == Method::DELETE => change::restore(control, &zone).await,
+        Endpoint::Shift(zone) => change::shift(control, &zone, read_json(request).await?).await,
     }
 }
 
