@@ -127,7 +127,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         None => "off".to_owned(),
     };
     note("admin.address", admin(old), admin(new));
-    note("dns.addresses", dns_addresses(old), dns_addresses(new));
+    note("dns.addresses, and all of [dns] with it", dns_addresses(old), dns_addresses(new));
     let format = |config: &Config| format!("{:?}", config.log.format).to_lowercase();
     note("log.format", format(old), format(new));
     let state = |config: &Config| match &config.state {

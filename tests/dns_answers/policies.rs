@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::Answering;
 use super::ask::{A, AAAA, Ask, addresses, udp};
-use crate::support::{Origin, eventually};
+use crate::support::{Client, Edge, Origin, Setup, eventually};
 
 const HEAD: &str = "domain = \"lb.test\"\nrate_limit.responses = \"off\"\n\
                     health = { path = \"/healthz\", interval = \"500ms\", timeout = \"500ms\", healthy = 1 }\n\
@@ -153,4 +153,55 @@ async fn the_nearest_zone_is_answered_and_when_it_fails_the_others() {
     assert_eq!(told(1, 16, &[10, 9]).await.len(), 3, "nobody's network");
     origins[0].set_sick(true);
     becomes(dns, "lb.test", &[2, 3]).await;
+}
+
+/// A pool with a target in each of two zones, and a node in each.
+fn two_zones(origins: &[Origin]) -> Setup {
+    let nodes = [node(1, &origins[0], "zone = \"az-a\""), node(2, &origins[1], "zone = \"az-b\"")].concat();
+    Setup::default()
+        .target_with(&origins[0], "zone = \"az-a\"")
+        .target_with(&origins[1], "zone = \"az-b\"")
+        .and(&format!("[dns]\naddresses = [\"127.0.0.1:0\"]\n{HEAD}{nodes}"))
+}
+
+#[tokio::test]
+async fn nodes_of_a_shifted_zone_leave_the_answer_at_once_until_it_is_restored() {
+    let origins = origins(2).await;
+    let mut edge = two_zones(&origins).start().await;
+    let dns = edge.dns_address().await;
+    becomes(dns, "lb.test", &[1, 2]).await;
+    let mut admin = Client::to(edge.admin);
+    admin.host = edge.admin.to_string();
+    let json = ["Content-Type: application/json"];
+    let shifted = admin.request("PUT", "/v1/zones/az-a/shift", &json, b"{\"for\": \"1h\"}").await;
+    assert_eq!(shifted.status, 200, "{}", shifted.text());
+    assert_eq!(set(dns, "lb.test").await, [2]);
+    edge.logged(&["a node is no longer answered", "192.0.2.1", "its zone is out of service"]).await;
+    assert_eq!(admin.request("DELETE", "/v1/zones/az-a/shift", &[], b"").await.status, 200);
+    assert_eq!(set(dns, "lb.test").await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_reload_changes_names_and_nodes_and_keeps_sockets_and_what_is_known() {
+    let origins = origins(3).await;
+    let setup = |tables: &str| {
+        let nodes = [node(1, &origins[0], ""), node(2, &origins[1], "")].concat();
+        let dns = format!("[dns]\naddresses = [\"127.0.0.1:0\"]\n{HEAD}{nodes}{tables}");
+        Setup::default().target(&origins[0]).and(&dns).text()
+    };
+    let mut edge = Edge::start(&setup("")).await;
+    let dns = edge.dns_address().await;
+    origins[0].set_sick(true);
+    becomes(dns, "lb.test", &[2]).await;
+    let more = format!("{}[[dns.name]]\nname = \"lb.test\"\nttl = \"5s\"\n", node(3, &origins[2], ""));
+    edge.becomes(&setup(&more)).await;
+    assert_eq!(set(dns, "lb.test").await, [2, 3], "1 still fails");
+    assert_eq!(udp(dns, &Ask::new("lb.test", A)).await.answers[0].ttl, 5);
+    origins[0].set_sick(false);
+    becomes(dns, "lb.test", &[1, 2, 3]).await;
+    let elsewhere = setup(&more).replace("[\"127.0.0.1:0\"]", "[\"127.0.0.2:0\"]").replace("5s", "6s");
+    edge.write(&elsewhere);
+    let answer = edge.reload().await;
+    assert!(answer.text().contains("dns.addresses, and all of [dns] with it: stays"), "{}", answer.text());
+    assert_eq!(udp(dns, &Ask::new("lb.test", A)).await.answers[0].ttl, 5, "all of it waits for the restart");
 }
