@@ -53,6 +53,22 @@ struct Pool {
     panic: bool,
     waiting: u64,
     targets: Vec<Target>,
+    /// Names in DNS; an older node says nothing of them.
+    #[serde(default)]
+    discovery: Vec<Name>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Name {
+    question: String,
+    targets: Vec<String>,
+    error: Option<Lack>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Lack {
+    at: String,
+    what: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -131,6 +147,11 @@ fn table(pool: &Pool) -> String {
     }
     let panic = if pool.panic { ", in panic: health is ignored" } else { "" };
     let mut text = format!("pool {} ({}): {} waiting{panic}\n", pool.name, pool.balance, pool.waiting);
+    for Name { question, targets, error } in &pool.discovery {
+        let wrong = error.as_ref().map(|Lack { at, what }| format!("; {what} (at {at})")).unwrap_or_default();
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  found by {question}: {}{wrong}", targets.len());
+    }
     text.push_str(&aligned(&rows));
     text
 }
@@ -185,11 +206,17 @@ mod tests {
                  "status": "draining", "in_flight": 3, "takes_new": false, "keeps_bound": true, "last_probe": null},
                 {"name": "az-a/127.0.1.2:9001", "zone": "az-a", "address": "127.0.1.2:9001", "weight": 1,
                  "status": "down", "in_flight": 0, "takes_new": false, "keeps_bound": false, "last_probe": null}
+            ],
+            "discovery": [
+                {"question": "SRV shop.internal", "targets": ["az-a/127.0.1.1:9001"], "error": null},
+                {"question": "A more.internal:80", "targets": [], "error": {"at": "now", "what": "no such name"}}
             ]
         }"#;
         let pool: Pool = serde_json::from_str(json).unwrap();
         let expected = "\
 pool shop (least_outstanding): 2 waiting, in panic: health is ignored
+  found by SRV shop.internal: 1
+  found by A more.internal:80: 0; no such name (at now)
                     status       weight  in flight  takes           why
   az-a              1 of 2 open                 12
     127.0.1.1:9001  healthy           1         12  all             checks pass: 200

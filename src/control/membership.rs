@@ -396,7 +396,6 @@ impl PoolControl {
         if targets.len() < before {
             let (pool, left) = (&self.pool.name, before - targets.len());
             info!(%pool, left, "targets that are no longer listed have left");
-            self.pools.forget_unused();
         }
         let members = self.members(&targets, now);
         let snapshot = Snapshot::build(&self.config(), self.zone.borrow().as_ref(), members);

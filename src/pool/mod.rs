@@ -95,15 +95,12 @@ impl Pool {
     }
 }
 
-/// Targets remembered though no pool may have them any more.
-const STATES_KEPT: usize = 4096;
-
 /// States kept, of targets that have left too: beyond that, those are forgotten.
 const STATES_MAX: usize = 16_384;
 
 /// What the two planes of a node share beside the pools themselves.
 pub struct Pools {
-    /// One state per target identity, however often the target leaves and returns; see [`Pools::forget_unused`].
+    /// One state per target identity, however often the target leaves and returns.
     states: DashMap<TargetId, Arc<TargetState>, foldhash::fast::RandomState>,
     /// Counters of the workers themselves.
     pub workers: Lanes<WorkerLane>,
@@ -119,14 +116,6 @@ impl Pools {
     /// A new pool, without targets.
     pub fn pool(&self, config: &config::Pool) -> Arc<Pool> {
         Arc::new(Pool::new(config, self.worker_count))
-    }
-
-    /// Forgets targets that nobody uses any more, once there are so many that it matters: where instances come and go
-    /// every hour under new addresses, their history would grow for ever.
-    pub fn forget_unused(&self) {
-        if self.states.len() > STATES_KEPT {
-            self.states.retain(|_, state| Arc::strong_count(state) > 1);
-        }
     }
 
     /// The state of this target; made at its first appearance.
@@ -158,12 +147,11 @@ mod tests {
         let address = |port: u16| std::net::SocketAddr::from(([127, 0, 0, 1], port));
         let state = |port: u16| pools.state("shop", &"az-a".into(), address(port));
         let used = state(1);
-        (2..=STATES_KEPT as u16).for_each(|port| drop(state(port)));
-        pools.forget_unused();
-        assert_eq!(pools.states.len(), STATES_KEPT);
-        drop(state(STATES_KEPT as u16 + 1));
-        pools.forget_unused();
-        assert_eq!(pools.states.len(), 1);
+        (2..=STATES_MAX as u16).for_each(|port| drop(state(port)));
+        assert_eq!(pools.states.len(), STATES_MAX);
+        let new = state(STATES_MAX as u16 + 1);
+        assert_eq!(pools.states.len(), 2);
+        assert!(Arc::ptr_eq(&new, &state(STATES_MAX as u16 + 1)));
         assert!(Arc::ptr_eq(&used, &state(1)));
     }
 }

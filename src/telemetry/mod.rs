@@ -53,7 +53,10 @@ pub fn set_level(level: Level) {
 }
 
 fn levels(level: Level) -> Targets {
-    Targets::new().with_default(LevelFilter::WARN).with_target("selvedge", LevelFilter::from(level))
+    let levels =
+        Targets::new().with_default(LevelFilter::WARN).with_target("selvedge", LevelFilter::from(level));
+    // It warns of every datagram that is no answer to a question, which anybody can send.
+    levels.with_target("hickory", LevelFilter::ERROR)
 }
 
 /// <https://no-color.org>: any value but the empty one switches colours off.

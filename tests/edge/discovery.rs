@@ -430,6 +430,42 @@ async fn a_thousand_services_are_found_though_each_host_must_be_asked_for() {
 }
 
 #[tokio::test]
+async fn a_reload_changes_names_and_name_servers_and_what_stays_is_not_disturbed() {
+    let (before, after) = (Dns::start().await, Dns::start().await);
+    let (one, two) = (Origin::named("one").await, Origin::named("two").await);
+    for (dns, ttl) in [(&before, 1), (&after, 60)] {
+        publish(dns, ttl, &[("shop-1", &one)]);
+        dns.a("two.internal", ttl, [Ipv4Addr::LOCALHOST]);
+    }
+    let by_service = format!("dns = \"{SHOP}\"\nzone_from = \"label\"");
+    let by_host = format!("dns = \"two.internal\"\nport = {}", two.address.port());
+    let config = |dns: &Dns, names: &[&String]| {
+        let setup = Edge::asking(&[dns.address]).pool(&format!("{QUICK}\nstickiness.mode = \"lb_cookie\""));
+        let setup = names.iter().fold(setup, |setup, name| setup.discover(name));
+        setup.top("watch = false").text()
+    };
+    let edge = Edge::start(&config(&before, &[&by_service])).await;
+    let mut bound = Client::of(&edge);
+    assert_eq!(bound.get("/").await.origin(), "one");
+    edge.becomes(&config(&after, &[&by_service, &by_host])).await;
+    let mut both = [(named("az-a", &one), "healthy"), (named("-", &two), "healthy")];
+    both.sort();
+    has(&edge, &both).await;
+    assert_eq!(bound.get("/").await.origin(), "one");
+    eventually("the other name server to be asked", async || !after.asked(SHOP).is_empty()).await;
+    let asked = before.asked(SHOP).len();
+    edge.becomes(&config(&after, &[&by_host])).await;
+    eventually("the first to be drained", async || {
+        targets(&edge).await.contains(&(named("az-a", &one), "draining".into()))
+    })
+    .await;
+    assert_eq!(answering(&edge, 20).await, ["two"]);
+    assert_eq!(bound.get("/").await.origin(), "one");
+    assert_eq!(pool(&edge).await["discovery"].as_array().unwrap().len(), 1);
+    assert_eq!(before.asked(SHOP).len(), asked, "the name server that is gone is asked no more");
+}
+
+#[tokio::test]
 async fn a_lookup_that_takes_long_delays_nobody() {
     let (dns, one) = (Dns::start().await, Origin::named("one").await);
     publish(&dns, 1, &[("shop-1", &one)]);
