@@ -11,6 +11,7 @@ missing=()
 command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
 command -v curl >/dev/null || missing+=(curl)
+command -v openssl >/dev/null || missing+=(openssl)
 # Other DNS servers, whose answers the tests compare with ours.
 PATH=$PATH:/usr/sbin
 command -v knotd >/dev/null || missing+=(knot)

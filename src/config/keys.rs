@@ -7,6 +7,7 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, LessSafeKey, UnboundKey};
+use aws_lc_rs::hkdf;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
@@ -19,6 +20,19 @@ pub struct Key {
     pub id: [u8; 4],
     /// AES-256-GCM-SIV: nodes draw nonces independently, and a repeated nonce must not give a key away.
     pub aead: LessSafeKey,
+    /// For keys that are not for cookies.
+    root: hkdf::Prk,
+}
+
+/// HKDF's salt: sets keys that are derived here apart from any other use of the same secret.
+const SALT: &[u8] = b"selvedge session keys";
+
+impl Key {
+    /// Another key of the same form, which this one and `purpose` determine: the same on every node.
+    pub fn derive(&self, purpose: &[&[u8]]) -> Option<LessSafeKey> {
+        let derived = self.root.expand(purpose, &AES_256_GCM_SIV).ok()?;
+        Some(LessSafeKey::new(UnboundKey::from(derived)))
+    }
 }
 
 /// Why a key file cannot be used.
@@ -63,6 +77,11 @@ impl KeyRing {
         &self.0[0]
     }
 
+    /// All keys, in the order of the file.
+    pub fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter()
+    }
+
     /// Ids of all keys, in the order of the file.
     pub fn ids(&self) -> impl Iterator<Item = u32> {
         self.0.iter().map(|key| u32::from_be_bytes(key.id))
@@ -89,7 +108,8 @@ impl Key {
         let id = u32::from_str_radix(id, 16).ok()?.to_be_bytes();
         let secret = BASE64_URL_SAFE_NO_PAD.decode(secret.trim()).ok()?;
         let aead = LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, &secret).ok()?);
-        Some(Self { id, aead })
+        let root = hkdf::Salt::new(hkdf::HKDF_SHA256, SALT).extract(&secret);
+        Some(Self { id, aead, root })
     }
 }
 

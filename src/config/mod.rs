@@ -9,14 +9,16 @@
 //!
 //! No `String` that names a choice and no `Option` that means "default" survives `compile`. Every mistake in a
 //! file is reported in one go, each with its line, its key, what is wrong and what to write instead.
-//! Nothing here opens a socket: only `load` reads files (the configuration and the session keys).
+//! Nothing here opens a socket: only `load` reads files (the configuration, session keys, certificates and their keys).
 
+pub mod certificate;
 pub mod changes;
 mod compile;
 mod dns;
 pub mod error;
 mod file;
 pub mod keys;
+pub mod tls;
 pub mod units;
 
 use std::fmt;
@@ -149,6 +151,10 @@ pub struct Listener {
     pub max_fields: usize,
     /// Bytes of a request body; `None` for no limit, which is the default.
     pub max_body: Option<u64>,
+    /// Requests without TLS are redirected to this port; `None`, the default, to serve them.
+    pub redirect_to_https: Option<u16>,
+    /// Certificates and more, if clients speak TLS here. Default: they do not.
+    pub tls: Option<Arc<tls::ListenerTls>>,
 }
 
 impl Listener {
@@ -279,6 +285,8 @@ pub struct Pool {
     pub outlier: Outlier,
     /// How a target leaves.
     pub drain: Drain,
+    /// TLS to the targets; `None`, the default, for plain connections.
+    pub tls: Option<tls::UpstreamTls>,
     /// Targets written in the file; may be empty only when something else adds targets at run time.
     pub targets: Vec<StaticTarget>,
     /// Names in DNS whose records are targets; no two ask the same.

@@ -11,7 +11,9 @@ use super::sources::Source;
 use super::{Control, Phase, discovery, dns_answers, phase_word};
 use crate::config::ZoneName;
 use crate::pool::counters::{Distribution, Lanes};
-use crate::pool::{Counter, Failure, PoolLane, Refusal, Status, TargetLane, Verdict, WorkerLane};
+use crate::pool::{
+    Counter, Failure, HandshakeFailure, PoolLane, Refusal, Status, TargetLane, Verdict, WorkerLane,
+};
 use crate::telemetry::process::{self, Process};
 use crate::telemetry::prometheus::{Exposition, Family, Kind};
 
@@ -24,6 +26,7 @@ pub fn render(control: &Control, process: &Process) -> String {
     node(&mut text, control);
     configuration(&mut text, control);
     connections(&mut text, control);
+    handshakes(&mut text, control);
     pools(&mut text, control);
     sessions(&mut text, control);
     zones(&mut text, control);
@@ -56,7 +59,6 @@ fn node(text: &mut Exposition, control: &Control) {
 
 fn configuration(text: &mut Exposition, control: &Control) {
     let running = control.running();
-    let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
     text.family(
         "selvedge_config_generation",
         Kind::Gauge,
@@ -126,6 +128,61 @@ fn connections(text: &mut Exposition, control: &Control) {
     for reason in Refusal::ALL {
         let count = lanes.sum(|lane| &lane.refusals[*reason as usize]);
         refusals.sample(&[("reason", reason.as_str())], count);
+    }
+}
+
+/// Since 1970.
+fn seconds(at: SystemTime) -> f64 {
+    at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// TLS with clients.
+fn handshakes(text: &mut Exposition, control: &Control) {
+    let lanes = &control.node.pools.workers;
+    let mut done = text.family(
+        "selvedge_tls_handshakes_total",
+        Kind::Counter,
+        "TLS handshakes with clients that succeeded, by version and by whether an earlier session was resumed.",
+    );
+    for (version, of_version) in ["1.2", "1.3"].into_iter().enumerate() {
+        for (resumed, of_both) in ["false", "true"].into_iter().enumerate() {
+            let count = lanes.sum(|lane| &lane.tls.handshakes[version][resumed]);
+            done.sample(&[("version", of_version), ("resumed", of_both)], count);
+        }
+    }
+    let mut failed = text.family(
+        "selvedge_tls_handshake_failures_total",
+        Kind::Counter,
+        "TLS handshakes with clients that failed.",
+    );
+    for reason in HandshakeFailure::ALL {
+        let count = lanes.sum(|lane| &lane.tls.failures[*reason as usize]);
+        failed.sample(&[("reason", reason.as_str())], count);
+    }
+    text.family(
+        "selvedge_tls_handshakes_in_flight",
+        Kind::Gauge,
+        "TLS handshakes with clients under way now.",
+    )
+    .sample(&[], lanes.sum(|lane| &lane.tls.under_way));
+    let running = control.running();
+    let certificates = || {
+        let listeners = running.config.listeners.iter();
+        listeners.filter_map(|listener| Some((listener, listener.tls.as_ref()?))).flat_map(
+            |(listener, tls)| tls.certificates.iter().map(|certificate| (&*listener.name, certificate)),
+        )
+    };
+    if certificates().next().is_none() {
+        return;
+    }
+    let mut ends = text.family(
+        "selvedge_tls_certificate_not_after_seconds",
+        Kind::Gauge,
+        "When a certificate that clients are shown expires, since 1970.",
+    );
+    for (listener, certificate) in certificates() {
+        let file = certificate.file.display().to_string();
+        ends.sample(&[("listener", listener), ("file", &file)], seconds(certificate.facts.not_after));
     }
 }
 

@@ -69,7 +69,7 @@ impl Conduct {
     /// The target has failed without an answer that counts. True if that suspends it.
     pub fn break_off(&self, failure: Failure) -> bool {
         match failure {
-            Failure::Connect | Failure::Reset | Failure::ConnectTimeout => {
+            Failure::Connect | Failure::Reset | Failure::ConnectTimeout | Failure::Tls => {
                 self.unreachable.fetch_add(1, Relaxed);
                 self.refused.store(failure == Failure::Connect, Relaxed);
             }

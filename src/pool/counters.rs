@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::outcome::{Failure, Refusal, Verdict};
+use super::outcome::{Failure, HandshakeFailure, Refusal, Verdict};
 
 /// A count with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -113,6 +113,19 @@ pub struct WorkerLane {
     pub panics: Counter,
     /// Tunnels (upgraded connections) open now.
     pub tunnels: Counter,
+    /// TLS with clients.
+    pub tls: TlsLane,
+}
+
+/// Counters of TLS with clients in one worker.
+#[derive(Debug, Default)]
+pub struct TlsLane {
+    /// Handshakes that succeeded: first index 0 for TLS 1.2 and 1 for TLS 1.3, second 1 for resumed ones.
+    pub handshakes: [[Counter; 2]; 2],
+    /// Handshakes that failed, by [`HandshakeFailure`].
+    pub failures: [Counter; HandshakeFailure::COUNT],
+    /// Handshakes under way now.
+    pub under_way: Counter,
 }
 
 /// Counters of one target in one worker.

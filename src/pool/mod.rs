@@ -24,8 +24,8 @@ use tokio::sync::Notify;
 
 use crate::config;
 pub use budget::Budget;
-pub use counters::{Counter, Histogram, Lanes, PoolLane, TargetLane, WorkerLane};
-pub use outcome::{Failure, Refusal, Verdict};
+pub use counters::{Counter, Histogram, Lanes, PoolLane, TargetLane, TlsLane, WorkerLane};
+pub use outcome::{Failure, HandshakeFailure, Refusal, Verdict};
 pub use queue::{Line, WaitQueue};
 pub use snapshot::{AdminState, Duty, HealthState, Keeps, Member, Snapshot, Status, Stay, Target, ZoneOut};
 pub use target::{TargetId, TargetState};

@@ -57,6 +57,34 @@ outcomes! {
         IdleTimeout = "idle_timeout",
         /// The answer is not HTTP that may be passed on.
         Protocol = "protocol",
+        /// The TLS handshake with the target failed.
+        Tls = "tls",
+    }
+}
+
+outcomes! {
+    /// Why a client's TLS handshake failed.
+    HandshakeFailure {
+        /// It took too long, or waited too long for its turn.
+        Timeout = "timeout",
+        /// The client left.
+        Closed = "closed",
+        /// The client spoke plain HTTP.
+        PlainHttp = "plain_http",
+        /// What came is no TLS, or broken.
+        NotTls = "not_tls",
+        /// The client speaks no version that is spoken here.
+        Version = "version",
+        /// No cipher, group or signature in common.
+        NothingInCommon = "nothing_in_common",
+        /// The client speaks none of the protocols offered (ALPN).
+        Protocol = "protocol",
+        /// The client's certificate is missing or not verified.
+        Certificate = "client_certificate",
+        /// The client sent an alert, such as when it does not believe our certificate.
+        Alert = "client_alert",
+        /// The client broke the rules of TLS in another way.
+        Violation = "violation",
     }
 }
 

@@ -22,6 +22,7 @@ use super::request::Head;
 use super::retry::{Again, Retries};
 use super::session;
 use super::stickiness::{Landed, Session};
+use super::tls::Identity;
 use super::upstream::{self, Attempt, InFlight, Upload};
 use super::worker::{PoolWorker, View};
 use super::{Worker, headers};
@@ -31,11 +32,23 @@ use crate::pool::Refusal;
 /// The client of a connection.
 pub(crate) struct Peer {
     pub(crate) origin: headers::Origin,
+    /// What the configuration said of the listener when the connection was accepted.
+    listener: Rc<config::Listener>,
 }
 
 impl Peer {
-    pub(crate) fn new(listener: &config::Listener, address: SocketAddr) -> Self {
-        Self { origin: headers::Origin::new(listener, address) }
+    /// A client at `address`, and who it is if it was asked.
+    pub(crate) fn new(
+        listener: Rc<config::Listener>,
+        address: SocketAddr,
+        identity: Option<Rc<Identity>>,
+    ) -> Self {
+        Self { origin: headers::Origin::new(&listener, address, identity), listener }
+    }
+
+    /// Value of `Strict-Transport-Security` for answers that do not bring one.
+    fn hsts(&self) -> Option<&HeaderValue> {
+        self.listener.tls.as_ref()?.hsts.as_ref()
     }
 }
 
@@ -52,21 +65,23 @@ pub(crate) async fn exchange(
     let mut record = None;
     let result = forward(worker, peer, inform, &mut head, body, &id, &mut record).await;
     worker.keep_fields(head.headers);
-    match result {
-        Ok(mut answer) => {
-            answer.record = record.map(|record| record.answered(answer.status));
-            Some(answer)
-        }
+    let mut answer = match result {
+        Ok(answer) => answer,
         Err(error) => {
             worker.report(&error, &id);
             if matches!(error, ProxyError::ClientGone) {
                 return None;
             }
-            let mut answer = error.into_answer(accept.as_ref(), &id);
-            answer.record = record.map(|record| record.answered(answer.status));
-            Some(answer)
+            error.into_answer(accept.as_ref(), &id)
         }
+    };
+    if let Some(hsts) = peer.hsts()
+        && !answer.headers.contains(header::STRICT_TRANSPORT_SECURITY)
+    {
+        answer.headers.append(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
+    answer.record = record.map(|record| record.answered(answer.status));
+    Some(answer)
 }
 
 /// The answer to a request whose head was refused.
@@ -88,6 +103,11 @@ async fn forward(
 ) -> Result<Answer, ProxyError> {
     if head.path.as_str() == "*" || is_last_hop(head) {
         return Ok(options());
+    }
+    if let Some(port) = peer.listener.redirect_to_https
+        && !peer.origin.is_secure(&head.headers)
+    {
+        return to_https(port, head);
     }
     let plan = &*worker.plan();
     let source = peer.origin.source(&head.headers);
@@ -239,6 +259,24 @@ fn options() -> Answer {
     }
 }
 
+/// The same address with TLS.
+fn to_https(port: u16, head: &Head) -> Result<Answer, ProxyError> {
+    let host = head.host().ok_or(ProxyError::Refused(Refusal::Host))?.as_bytes();
+    let mut location = [b"https://", without_port(host)].concat();
+    if port != 443 {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    }
+    location.extend_from_slice(head.path.as_str().as_bytes());
+    moved(StatusCode::PERMANENT_REDIRECT, &location)
+}
+
+fn without_port(host: &[u8]) -> &[u8] {
+    match memchr::memrchr(b':', host) {
+        Some(colon) if !host.ends_with(b"]") => &host[..colon],
+        _ => host,
+    }
+}
+
 fn redirected(redirect: &config::Redirect, head: &Head, peer: &Peer) -> Result<Answer, ProxyError> {
     let scheme = redirect.scheme.as_deref().unwrap_or(match peer.origin.is_secure(&head.headers) {
         true => "https",
@@ -249,8 +287,8 @@ fn redirected(redirect: &config::Redirect, head: &Head, peer: &Peer) -> Result<A
         None => head.host().ok_or(ProxyError::Refused(Refusal::Host))?.as_bytes(),
     };
     // The request's port belongs to its scheme: with another one it would lead nowhere.
-    let host = match (&redirect.host, &redirect.scheme, memchr::memrchr(b':', host)) {
-        (None, Some(_), Some(colon)) if !host.ends_with(b"]") => &host[..colon],
+    let host = match (&redirect.host, &redirect.scheme) {
+        (None, Some(_)) => without_port(host),
         _ => host,
     };
     let mut location = [scheme.as_bytes(), b"://", host].concat();
@@ -264,11 +302,15 @@ fn redirected(redirect: &config::Redirect, head: &Head, peer: &Peer) -> Result<A
             }
         }
     }
-    let location = HeaderValue::from_bytes(&location).map_err(|_| ProxyError::Refused(Refusal::Host))?;
+    moved(redirect.status, &location)
+}
+
+fn moved(status: StatusCode, location: &[u8]) -> Result<Answer, ProxyError> {
+    let location = HeaderValue::from_bytes(location).map_err(|_| ProxyError::Refused(Refusal::Host))?;
     let mut headers = Fields::new();
     headers.insert(header::LOCATION, location);
     let body = Body::Full(bytes::Bytes::new());
-    Ok(Answer { version: Version::HTTP_11, status: redirect.status, headers, body, record: None })
+    Ok(Answer { version: Version::HTTP_11, status, headers, body, record: None })
 }
 
 fn responded(respond: &config::Respond) -> Answer {

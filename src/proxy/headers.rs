@@ -5,6 +5,7 @@
 //! `http1::head`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use http::Version;
@@ -13,6 +14,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use super::Random;
 use super::fields::Fields;
 use super::request::Head;
+use super::tls::{FAMILY, Identity};
 use crate::config::{self, Forwarding};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -30,12 +32,18 @@ pub(crate) struct Origin {
     /// Its forwarding fields are believed.
     trusted: bool,
     tls: bool,
+    /// Who it is, if it was asked for its certificate.
+    identity: Option<Rc<Identity>>,
     ip: HeaderValue,
     forwarded_for: HeaderValue,
 }
 
 impl Origin {
-    pub(crate) fn new(listener: &config::Listener, address: SocketAddr) -> Self {
+    pub(crate) fn new(
+        listener: &config::Listener,
+        address: SocketAddr,
+        identity: Option<Rc<Identity>>,
+    ) -> Self {
         let ip = address.ip().to_canonical();
         let text = ip.to_string();
         let node = if ip.is_ipv6() { format!("\"[{text}]\"") } else { text.clone() };
@@ -46,7 +54,8 @@ impl Origin {
         Self {
             address: SocketAddr::new(ip, address.port()),
             trusted: listener.trusted.iter().any(|net| net.contains(&ip)),
-            tls: false,
+            tls: listener.tls.is_some(),
+            identity,
             ip: value(text),
             forwarded_for: value(format!("for={node}")),
         }
@@ -99,9 +108,15 @@ pub(crate) fn forward(
 ) {
     let version = head.version;
     let headers = &mut head.headers;
-    if !origin.trusted && head.claims_origin {
-        // The whole family: applications also believe X-Forwarded-Port, -Prefix and -Ssl.
-        headers.retain(|name, _| *name != header::FORWARDED && !name.as_str().starts_with("x-forwarded-"));
+    if head.claims_origin {
+        // Whole families: applications also believe X-Forwarded-Port, -Prefix and -Ssl.
+        headers.retain(|name, _| {
+            let where_from = *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-");
+            !name.as_str().starts_with(FAMILY) && (origin.trusted || !where_from)
+        });
+    }
+    for (name, value) in origin.identity.iter().flat_map(|identity| identity.fields()) {
+        headers.append(name.clone(), value.clone());
     }
     // A scheme in the request's target would be the client's claim.
     const HTTP: HeaderValue = HeaderValue::from_static("http");
@@ -219,6 +234,7 @@ mod tests {
             address: SocketAddr::new(text, 1),
             trusted,
             tls: false,
+            identity: None,
             ip: HeaderValue::from_static("192.0.2.7"),
             forwarded_for: HeaderValue::from_static("for=192.0.2.7"),
         }

@@ -18,8 +18,11 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::exchange::Peer;
+use super::io::Io;
+use super::tls::{self, Acceptor};
 use super::{Worker, http1};
-use crate::config;
+use crate::config::{self, KeyRing};
 
 /// Connections that the kernel completes while no worker accepts.
 const BACKLOG: i32 = 4096;
@@ -82,9 +85,16 @@ impl BoundListener {
         Self { config, ..self }
     }
 
-    /// What one worker is told of it: its socket too, the first time.
-    pub(crate) fn for_worker(&mut self) -> WorkerListener {
-        WorkerListener { config: self.config.clone(), socket: self.sockets.pop(), open: self.open.clone() }
+    /// What each of so many workers is told of it: its socket too, the first time. `ring` seals session tickets.
+    pub(crate) fn for_workers(&mut self, count: usize, ring: &Arc<KeyRing>) -> Vec<WorkerListener> {
+        let tls = self.config.tls.as_ref().map(|tls| tls::server_config(tls, ring));
+        let one = |_| WorkerListener {
+            config: self.config.clone(),
+            tls: tls.clone(),
+            socket: self.sockets.pop(),
+            open: self.open.clone(),
+        };
+        (0..count).map(one).collect()
     }
 }
 
@@ -106,15 +116,25 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener
 /// A listener as one worker is to have it.
 pub(crate) struct WorkerListener {
     config: config::Listener,
+    /// Its TLS, the same for all workers.
+    tls: Option<Arc<rustls::ServerConfig>>,
     /// `None` when the worker has it already.
     socket: Option<std::net::TcpListener>,
     open: Arc<AtomicUsize>,
+}
+
+impl WorkerListener {
+    fn acceptor(&self) -> Option<Rc<Acceptor>> {
+        let config = self.tls.clone()?;
+        Some(Rc::new(Acceptor::new(config, self.config.tls.as_ref()?)))
+    }
 }
 
 /// A listener as one worker has it.
 pub(crate) struct Listening {
     /// For connections accepted from now on.
     config: RefCell<Rc<config::Listener>>,
+    tls: RefCell<Option<Rc<Acceptor>>>,
     open: Arc<AtomicUsize>,
     closing: Cell<bool>,
     /// Who accepts, to be told of the close.
@@ -129,10 +149,15 @@ pub(crate) fn listen(worker: &'static Worker, wanted: Vec<WorkerListener>) {
     *present = stay;
     close(worker, &go);
     for listener in wanted {
-        match (present.iter().find(|listening| is(&listener, listening)), listener.socket) {
-            (Some(listening), _) => drop(listening.config.replace(Rc::new(listener.config))),
+        let mut listener = listener;
+        match (present.iter().find(|listening| is(&listener, listening)), listener.socket.take()) {
+            (Some(listening), _) => {
+                listening.tls.replace(listener.acceptor());
+                listening.config.replace(Rc::new(listener.config));
+            }
             (None, Some(socket)) => {
                 let listening = Rc::new(Listening {
+                    tls: RefCell::new(listener.acceptor()),
                     config: RefCell::new(Rc::new(listener.config)),
                     open: listener.open,
                     closing: Cell::new(false),
@@ -237,11 +262,33 @@ impl Listening {
         }
         let place = self.place(worker).await;
         let _ = tcp.set_nodelay(true);
-        let serving = http1::serve(worker, self.clone(), config, tcp, address);
+        let serving = self.clone().serve(worker, config, tcp, address);
         tokio::task::spawn_local(async move {
             let _place = place;
             serving.await;
         });
+    }
+
+    /// Serves a connection by whatever protocol it speaks.
+    async fn serve(
+        self: Rc<Self>,
+        worker: &'static Worker,
+        config: Rc<config::Listener>,
+        tcp: TcpStream,
+        address: SocketAddr,
+    ) {
+        let acceptor = self.tls.borrow().clone();
+        let (io, protocol, identity) = match acceptor {
+            None => (Io::new(tcp), tls::Protocol::Http1, None),
+            Some(acceptor) => match acceptor.accept(worker, tcp).await {
+                Some(accepted) => (Io::encrypted(accepted.stream), accepted.protocol, accepted.identity),
+                None => return,
+            },
+        };
+        let peer = Peer::new(config.clone(), address, identity);
+        match protocol {
+            tls::Protocol::Http1 => http1::serve(worker, self, config, io, peer).await,
+        }
     }
 
     /// A place among the listener's connections. While there is none, the kernel's queue holds the others, and refuses

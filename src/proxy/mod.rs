@@ -1,6 +1,6 @@
 //! The data plane. Files in the order a request meets them:
 //!
-//! 1. [`listener`] accepts a connection on the worker's own socket,
+//! 1. [`listener`] accepts a connection on the worker's own socket, [`tls`] shakes hands if there is TLS,
 //! 2. [`http1`] reads a request head strictly,
 //! 3. [`exchange`] takes the worker's [`plan`], and knows the whole order of what follows:
 //! 4. [`route`] finds what to do with it, [`session`] reads the cookie, [`headers`] readies the fields,
@@ -27,6 +27,7 @@ pub mod route;
 pub mod session;
 mod stickiness;
 mod tcp_info;
+mod tls;
 mod upgrade;
 mod upstream;
 mod worker;

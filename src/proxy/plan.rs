@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::route::RouteTable;
 use super::session::CookieForm;
+use super::upstream::Terms;
 use super::worker::PoolWorker;
 use super::workers::Change;
 use crate::config::{self, Config};
@@ -38,7 +39,7 @@ impl Plan {
                 Some(known) => known.pool.clone(),
                 None => Rc::new(PoolWorker::new(shared.clone(), config, worker)),
             };
-            pool.set_keep_alive(config.keep_alive);
+            pool.set_terms(Terms::of(config));
             PoolPlan { cookie: CookieForm::new(&config.stickiness), config: config.clone(), pool }
         });
         Self { pools: pools.collect(), routes: change.routes.clone(), config: change.config.clone() }

@@ -17,7 +17,8 @@ pub struct Head {
     pub(crate) path: PathAndQuery,
     /// End-to-end fields, Host included.
     pub(crate) headers: Fields,
-    /// A field is there that says where the request comes from: `Forwarded` or one of its `X-Forwarded-` forebears.
+    /// A field is there that says where the request comes from (`Forwarded` or one of its `X-Forwarded-` forebears), or from
+    /// whom (`x-client-cert-…`).
     pub(crate) claims_origin: bool,
     /// The client can take trailers.
     pub(crate) accepts_trailers: bool,

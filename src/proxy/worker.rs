@@ -18,7 +18,7 @@ use super::listener::{self, Listening};
 use super::plan::Plan;
 use super::retry::Again;
 use super::session::OpenedCookies;
-use super::upstream::{AttemptError, Upstream};
+use super::upstream::{AttemptError, Terms, Upstream};
 use super::workers::Change;
 use crate::config;
 use crate::pool::{Pool, PoolLane, Pools, Snapshot, TargetId, WorkerLane};
@@ -169,7 +169,7 @@ impl Worker {
 pub(crate) struct PoolWorker {
     pub(crate) shared: Arc<Pool>,
     worker: usize,
-    keep_alive: Cell<config::UpstreamKeepAlive>,
+    terms: Cell<Terms>,
     view: RefCell<Rc<View>>,
     turn: Cell<usize>,
     /// Moving average of the times to the first byte, in microseconds.
@@ -194,7 +194,7 @@ impl PoolWorker {
         let pool = Self {
             shared,
             worker,
-            keep_alive: Cell::new(config.keep_alive),
+            terms: Cell::new(Terms::of(config)),
             // Workers begin at different places in the rotation, or they would all begin at the same target.
             turn: Cell::new(worker.wrapping_mul(0x9e37_79b9)),
             typical_us: Cell::new(0.0),
@@ -205,16 +205,17 @@ impl PoolWorker {
         pool
     }
 
-    /// Keeps so many idle connections from now on.
-    pub(crate) fn set_keep_alive(&self, keep_alive: config::UpstreamKeepAlive) {
-        self.keep_alive.set(keep_alive);
-        self.view().upstreams.iter().for_each(|upstream| upstream.set_keep_alive(keep_alive));
+    /// Keeps idle connections on these terms from now on.
+    pub(crate) fn set_terms(&self, terms: Terms) {
+        self.terms.set(terms);
+        self.view().upstreams.iter().for_each(|upstream| upstream.set_terms(terms));
     }
 
     /// No plan names the pool any more: whatever becomes idle is closed.
     pub(crate) fn retire(&self) {
-        let none = config::UpstreamKeepAlive { connections: 0, ..self.keep_alive.get() };
-        self.set_keep_alive(none);
+        let mut terms = self.terms.get();
+        terms.keep_alive.connections = 0;
+        self.set_terms(terms);
         self.view().upstreams.iter().for_each(|upstream| upstream.close_idle());
     }
 
@@ -284,7 +285,7 @@ impl PoolWorker {
             .iter()
             .map(|target| {
                 known.remove(&target.state.id).unwrap_or_else(|| {
-                    Rc::new(Upstream::new(target.state.clone(), self.worker, self.keep_alive.get()))
+                    Rc::new(Upstream::new(target.state.clone(), self.worker, self.terms.get()))
                 })
             })
             .collect();

@@ -179,12 +179,17 @@ impl Prepared<'_> {
         }));
         let routes = Arc::new(RouteTable::new(&config.routes));
         let (taken, taking) = mpsc::channel(1);
+        let count = self.places.len();
+        let mut of_listeners: Vec<_> = listeners
+            .iter_mut()
+            .map(|listener| listener.for_workers(count, &config.session_keys.ring).into_iter())
+            .collect();
         for place in self.places {
             place.send(Change {
                 config: config.clone(),
                 routes: routes.clone(),
                 pools: pools.to_vec(),
-                listeners: listeners.iter_mut().map(BoundListener::for_worker).collect(),
+                listeners: of_listeners.iter_mut().filter_map(Iterator::next).collect(),
                 taken: taken.clone(),
             });
         }

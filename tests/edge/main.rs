@@ -37,6 +37,11 @@ mod streaming;
 mod strict_answers;
 mod strict_heads;
 mod survival;
+mod tls;
+mod tls_clients;
+mod tls_config;
+mod tls_tickets;
+mod tls_upstream;
 mod upgrade;
 mod zones;
 

@@ -6,6 +6,7 @@ use std::ops::{Deref, DerefMut};
 
 use super::edge::Edge;
 use super::message::Response;
+use super::tls::Dialer;
 use super::wire::{Cut, End, Wire};
 
 /// A connection to the edge, and the bytes a test wants on it.
@@ -43,6 +44,11 @@ impl Raw {
     /// Connects with a small receive buffer: a reader that stops is felt soon.
     pub async fn narrow(edge: &Edge) -> Self {
         Self(Wire::connect_narrow(edge.web, 16 * 1024).await)
+    }
+
+    /// Connects with TLS; panics if the handshake fails.
+    pub async fn over(tls: &Dialer, edge: &Edge) -> Self {
+        Self(tls.dial(edge.web).await.unwrap())
     }
 
     /// The connection itself.
@@ -83,6 +89,7 @@ impl Raw {
 pub struct Client {
     address: SocketAddr,
     source: Option<String>,
+    tls: Option<Dialer>,
     wire: Option<Wire>,
     /// Sent in `Host`; `shop.test` at first.
     pub host: String,
@@ -101,17 +108,24 @@ impl Client {
     /// A client of any address.
     pub fn to(address: SocketAddr) -> Self {
         let (host, jar) = ("shop.test".to_owned(), BTreeMap::new());
-        Self { address, source: None, wire: None, host, jar, connects: 0 }
+        Self { address, source: None, tls: None, wire: None, host, jar, connects: 0 }
     }
 
     /// The same client at another node, with the same cookies.
     pub fn at(&self, edge: &Edge) -> Self {
-        Self { jar: self.jar.clone(), host: self.host.clone(), ..Self::to(edge.web) }
+        let (jar, host, tls) = (self.jar.clone(), self.host.clone(), self.tls.clone());
+        Self { jar, host, tls, ..Self::to(edge.web) }
     }
 
     /// Connects from another loopback address from now on.
     pub fn from(mut self, source: &str) -> Self {
         self.source = Some(format!("{source}:0"));
+        self
+    }
+
+    /// Speaks TLS from now on.
+    pub fn over(mut self, tls: &Dialer) -> Self {
+        self.tls = Some(tls.clone());
         self
     }
 
@@ -191,7 +205,11 @@ impl Client {
             Some(wire) => wire,
             None => {
                 self.connects += 1;
-                match Wire::connect(self.address, self.source.as_deref()).await {
+                let connected = match &self.tls {
+                    None => Wire::connect(self.address, self.source.as_deref()).await,
+                    Some(tls) => tls.dial(self.address).await,
+                };
+                match connected {
                     Ok(wire) => wire,
                     Err(_) => return Err(Cut { head: None, body: Vec::new(), end: End::Reset }),
                 }

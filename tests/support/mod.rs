@@ -16,6 +16,7 @@ pub mod dns;
 pub mod edge;
 pub mod message;
 pub mod origin;
+pub mod tls;
 pub mod wire;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ pub use dns::{Dns, Said};
 pub use edge::{Edge, Setup};
 pub use message::Response;
 pub use origin::{Conn, Gate, Origin, Refusing, Reply, Silent};
+pub use tls::{Authority, Dialer, Issued};
 pub use wire::{Cut, End, Wire};
 
 /// Longest that any one thing may take before a test gives up: generous, because the machine that runs tests is busy.

@@ -17,6 +17,7 @@ use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 
 use super::message::Request;
 use super::wire::Wire;
@@ -29,6 +30,8 @@ pub struct Origin {
     /// Where it listens.
     pub address: SocketAddr,
     script: Script,
+    /// TLS of connections accepted from now on.
+    tls: Option<TlsAcceptor>,
     seen: Arc<Seen>,
     accepting: Option<JoinHandle<()>>,
     /// Holds the port.
@@ -123,6 +126,7 @@ impl Origin {
         let mut origin = Self {
             address: reserved.address,
             script: Arc::new(move |conn| Box::pin(script(conn))),
+            tls: None,
             seen: Arc::default(),
             accepting: None,
             _reserved: reserved,
@@ -134,6 +138,14 @@ impl Origin {
     /// Answers `target` with `reply` from now on, if this is not a raw origin.
     pub fn route(self, target: &str, reply: Reply) -> Self {
         self.seen.routes.lock().unwrap().insert(target.to_owned(), reply);
+        self
+    }
+
+    /// Speaks TLS from now on.
+    pub async fn with_tls(mut self, config: Arc<rustls::ServerConfig>) -> Self {
+        self.tls = Some(TlsAcceptor::from(config));
+        self.stop().await;
+        self.resume();
         self
     }
 
@@ -151,7 +163,8 @@ impl Origin {
         socket.set_reuseaddr(true).unwrap();
         socket.bind(self.address).unwrap();
         let listener = socket.listen(1024).unwrap();
-        self.accepting = Some(tokio::spawn(accept(listener, self.script.clone(), self.seen.clone())));
+        self.accepting =
+            Some(tokio::spawn(accept(listener, self.tls.clone(), self.script.clone(), self.seen.clone())));
     }
 
     /// Whether `/healthz` is answered with 503 from now on.
@@ -219,16 +232,27 @@ impl Drop for Origin {
     }
 }
 
-async fn accept(listener: TcpListener, script: Script, seen: Arc<Seen>) {
+async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, script: Script, seen: Arc<Seen>) {
     let mut connections = JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
         while connections.try_join_next().is_some() {}
-        let wire = Wire::of(stream);
-        seen.records.lock().unwrap().push(wire.record());
         seen.open.fetch_add(1, SeqCst);
         let number = seen.connections.fetch_add(1, SeqCst) + 1;
-        connections.spawn(script(Conn { number, wire: Some(wire), seen: seen.clone() }));
+        let mut conn = Conn { number, wire: None, seen: seen.clone() };
+        let (tls, script) = (tls.clone(), script.clone());
+        connections.spawn(async move {
+            let wire = match tls {
+                None => Wire::of(stream),
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => Wire::over(stream),
+                    Err(_) => return,
+                },
+            };
+            conn.seen.records.lock().unwrap().push(wire.record());
+            conn.wire = Some(wire);
+            script(conn).await;
+        });
     }
 }
 

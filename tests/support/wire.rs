@@ -5,9 +5,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::message::{Fields, Framing, Head, Response, latin1};
@@ -36,9 +38,56 @@ pub struct Cut {
     pub end: End,
 }
 
+/// What the bytes go over.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, into),
+            Self::Tls(tls) => Pin::new(tls).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Tls(tls) => Pin::new(tls).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
+        }
+    }
+}
+
 /// See the module's documentation.
 pub struct Wire {
-    stream: TcpStream,
+    stream: Stream,
     /// Received and not yet consumed.
     pending: Vec<u8>,
     /// Everything received, for whoever looks later.
@@ -65,7 +114,32 @@ impl Wire {
     /// This end of an open connection.
     pub fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
+        Self { stream: Stream::Plain(stream), pending: Vec::new(), record: Arc::default() }
+    }
+
+    /// This end of a connection after its handshake.
+    pub fn over(tls: impl Into<tokio_rustls::TlsStream<TcpStream>>) -> Self {
+        let stream = Stream::Tls(Box::new(tls.into()));
         Self { stream, pending: Vec::new(), record: Arc::default() }
+    }
+
+    /// What was agreed on with the peer; `None` without TLS.
+    pub fn tls(&self) -> Option<&tokio_rustls::TlsStream<TcpStream>> {
+        match &self.stream {
+            Stream::Plain(_) => None,
+            Stream::Tls(tls) => Some(tls),
+        }
+    }
+
+    /// The same socket without its TLS: what is sent from now on is not encrypted, and the end is no announced one.
+    pub fn without_tls(self) -> Self {
+        match self.stream {
+            Stream::Plain(_) => self,
+            Stream::Tls(tls) => Self::of(match *tls {
+                tokio_rustls::TlsStream::Client(tls) => tls.into_inner().0,
+                tokio_rustls::TlsStream::Server(tls) => tls.into_inner().0,
+            }),
+        }
     }
 
     /// Everything received so far and from now on, up to 1 MiB.
@@ -75,7 +149,7 @@ impl Wire {
 
     /// Own address.
     pub fn local(&self) -> SocketAddr {
-        self.stream.local_addr().unwrap()
+        self.stream.tcp().local_addr().unwrap()
     }
 
     /// Sends `bytes`. A peer that no longer reads is not an error here: what it does is read from its answer.
@@ -86,12 +160,17 @@ impl Wire {
 
     /// Sends `bytes`, or says that the peer no longer reads.
     pub async fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        within("the peer to take bytes", self.stream.write_all(bytes.as_ref())).await
+        let sending = async {
+            self.stream.write_all(bytes.as_ref()).await?;
+            self.stream.flush().await
+        };
+        within("the peer to take bytes", sending).await
     }
 
     /// Sends `bytes` like [`Wire::try_send`], for scripts that stall on purpose: a peer that takes nothing is not an error.
     pub async fn send_or_fail(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes).await
+        self.stream.write_all(bytes).await?;
+        self.stream.flush().await
     }
 
     /// Sends as much of `bytes` as the peer takes at once, waiting for as long as it takes none; how many it took.
@@ -111,7 +190,7 @@ impl Wire {
 
     /// Ends the connection with a reset.
     pub fn reset(self) {
-        self.stream.set_zero_linger().unwrap();
+        self.stream.tcp().set_zero_linger().unwrap();
     }
 
     /// Waits for more bytes; how many came.
@@ -122,12 +201,17 @@ impl Wire {
             Ok(0) => Err(End::Closed),
             Err(_) => Err(End::Reset),
             Ok(count) => {
-                let mut record = self.record.lock().unwrap();
-                let room = RECORDED.saturating_sub(record.len()).min(count);
-                record.extend_from_slice(&self.pending[before..before + room]);
+                self.note(before);
                 Ok(count)
             }
         }
+    }
+
+    /// Records what has been received from `before` on.
+    fn note(&self, before: usize) {
+        let mut record = self.record.lock().unwrap();
+        let room = RECORDED.saturating_sub(record.len()).min(self.pending.len() - before);
+        record.extend_from_slice(&self.pending[before..before + room]);
     }
 
     /// Waits for the first byte of whatever comes next, for as long as it takes: the one wait without a deadline, for
@@ -136,8 +220,13 @@ impl Wire {
         if !self.pending.is_empty() {
             return Ok(());
         }
-        match self.stream.readable().await {
-            Ok(()) => self.fill().await.map(|_| ()),
+        self.pending.reserve(64 * 1024);
+        match self.stream.read_buf(&mut self.pending).await {
+            Ok(0) => Err(End::Closed),
+            Ok(count) => {
+                self.note(self.pending.len() - count);
+                Ok(())
+            }
             Err(_) => Err(End::Reset),
         }
     }

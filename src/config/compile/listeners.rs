@@ -1,5 +1,7 @@
 //! `[[listener]]`: where clients connect.
 
+use std::sync::Arc;
+
 use super::{Compiler, DAY, STAND_IN, millis, plain, seconds};
 use crate::config::Listener;
 use crate::config::file::{self, At, Field, OrOff, Place};
@@ -50,6 +52,20 @@ impl Compiler<'_> {
                 OrOff::Off => None,
                 OrOff::On(Size(bytes)) => Some(bytes),
             },
+            redirect_to_https: self.https_port(file.redirect_to_https, &file.tls),
+            tls: self.listener_tls(file.tls).map(Arc::new),
         }
+    }
+
+    fn https_port(&mut self, field: Field<OrOff<i64>>, tls: &Field<file::ListenerTls>) -> Option<u16> {
+        let Some(At { value: OrOff::On(port), place }) = field.given() else { return None };
+        if !tls.is_absent() {
+            self.problems.add(
+                &place,
+                "has no meaning on a listener with TLS",
+                "write it on the one without TLS",
+            );
+        }
+        Some(self.within(Field::Given(At { value: port, place }), 443, 1..=65_535) as u16)
     }
 }

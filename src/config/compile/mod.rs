@@ -11,6 +11,8 @@ mod pools;
 mod routes;
 mod secrets;
 mod stickiness;
+mod tls;
+mod verify;
 mod warnings;
 mod zones;
 
@@ -93,6 +95,7 @@ impl Compiler<'_> {
         let (names, pools) = self.pools(file.pool, &listeners);
         let routes = self.routes(file.route, &names);
         self.routes_and_pools_together(&routes, &pools);
+        self.hosts_and_certificates_together(&listeners, &routes);
         Config {
             zone,
             workers,

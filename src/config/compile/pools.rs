@@ -50,6 +50,7 @@ impl Compiler<'_> {
             keep_alive: self.upstream_keep_alive(file.keep_alive.or_default()),
             outlier: self.outlier(file.outlier.or_default()),
             drain: self.drain(file.drain.or_default()),
+            tls: self.upstream_tls(file.tls),
             targets: self.targets(file.target.or(Vec::new()), listeners),
             discover: self.discover(file.discover.or(Vec::new())),
         }

@@ -1,4 +1,4 @@
-//! `[session_keys]` and `[admin]`: the two tables that name a file with a secret.
+//! `[session_keys]` and `[admin]`, and how files with a secret are read.
 //!
 //! Secrets are read here, once, so that a missing or unreadable file is a mistake like any other and known before the
 //! first socket is bound.
@@ -93,7 +93,7 @@ impl Compiler<'_> {
     }
 
     /// The text of the file that `field` names, and where that is. `create` says how to make one.
-    fn secret_file(
+    pub(super) fn secret_file(
         &mut self,
         field: Field<String>,
         create: impl Fn(&Path) -> String,

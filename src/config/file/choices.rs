@@ -4,6 +4,7 @@ use tracing::Level;
 
 use super::document::{Wrong, nearest, quoted};
 use super::values::Text;
+use crate::config::tls::MinVersion;
 use crate::config::{
     DnsPolicy, Failback, HealthDrain, LogFormat, SameSite, Secure, StickinessMode, ZoneMode,
 };
@@ -30,6 +31,21 @@ pub(in crate::config) enum RecordType {
     Srv,
     A,
     Aaaa,
+}
+
+/// `client_certificates`; by whom they are signed stands in another key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum ClientMode {
+    Off,
+    Request,
+    Require,
+}
+
+/// `tls.verify` of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum Verify {
+    Full,
+    None,
 }
 
 /// `redirect.scheme`.
@@ -105,6 +121,22 @@ choices! {
         "even" => Self::Even,
         "local" => Self::Local,
         "spill" => Self::Spill,
+    }
+
+    choice MinVersion {
+        "1.2" => Self::Tls12,
+        "1.3" => Self::Tls13,
+    }
+
+    choice ClientMode {
+        "off" => Self::Off,
+        "request" => Self::Request,
+        "require" => Self::Require,
+    }
+
+    choice Verify {
+        "full" => Self::Full,
+        "none" => Self::None,
     }
 
     choice ProbeType {

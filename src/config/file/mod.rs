@@ -16,12 +16,13 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 use tracing::Level;
 
+use super::tls::MinVersion;
 use super::units::{Percent, Size};
 use super::{
     AdminAddress, DnsPolicy, Failback, HealthDrain, HostPattern, LogFormat, NameServer, Problem, SameSite,
     Secure, StickinessMode, ZoneMode,
 };
-pub(super) use choices::{BalanceName, ProbeType, RecordType, Scheme};
+pub(super) use choices::{BalanceName, ClientMode, ProbeType, RecordType, Scheme, Verify};
 pub(super) use discovery::{DnsName, ZoneFrom};
 pub(super) use document::{At, Field, Named, Place, Problems, nearest, quoted};
 use document::{Entries, FromToml, Reader};
@@ -108,7 +109,34 @@ tables! {
         max_head: Size,
         max_fields: i64,
         max_body: OrOff<Size>,
-    } later { tls }
+        redirect_to_https: OrOff<i64>,
+        tls: ListenerTls,
+    }
+
+    /// `[listener.tls]`
+    table ListenerTls {
+        certificates: Vec<At<CertificateFiles>>,
+        min_version: MinVersion,
+        client_certificates: ClientMode,
+        client_ca: String,
+        handshake_timeout: Duration,
+        max_handshakes: i64,
+        tickets: bool,
+        hsts: Hsts,
+    }
+
+    /// `[listener.tls]`, an element of `certificates`
+    table CertificateFiles {
+        cert: String,
+        key: String,
+    }
+
+    /// `[listener.tls.hsts]`
+    table Hsts {
+        max_age: Duration,
+        include_subdomains: bool,
+        preload: bool,
+    }
 
     /// `[[route]]`
     table Route {
@@ -172,6 +200,7 @@ tables! {
         keep_alive: KeepAlive,
         outlier: Outlier,
         drain: Drain,
+        tls: UpstreamTls,
         target: Vec<At<Target>>,
         discover: Vec<At<Discover>>,
     }
@@ -273,6 +302,17 @@ tables! {
     table KeepAlive {
         connections: i64,
         timeout: Duration,
+    }
+
+    /// `[pool.NAME.tls]`
+    table UpstreamTls {
+        ca: String,
+        server_name: HostName,
+        verify_name: HostName,
+        verify: Verify,
+        min_version: MinVersion,
+        cert: String,
+        key: String,
     }
 
     /// `[[pool.NAME.target]]`
@@ -401,14 +441,17 @@ mod tests {
 
     const REFERENCE: &str = include_str!("../../../config/selvedge.toml");
 
-    /// The reference with the keys behind `#` written out too.
+    /// The reference with the keys and tables behind `#` written out too.
     fn reference_with_every_key() -> String {
         let is_key = |rest: &str| {
             rest.split_once(" = ").is_some_and(|(key, _)| {
                 !key.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
             })
         };
-        let written = |line: &'static str| line.strip_prefix('#').filter(|rest| is_key(rest)).unwrap_or(line);
+        let is_table = |rest: &str| rest.starts_with('[') && rest.ends_with(']');
+        let written = |line: &'static str| {
+            line.strip_prefix('#').filter(|rest| is_key(rest) || is_table(rest)).unwrap_or(line)
+        };
         REFERENCE.lines().map(written).collect::<Vec<_>>().join("\n")
     }
 
@@ -433,6 +476,9 @@ mod tests {
         let tables = [
             ("", FileConfig::KEYS),
             ("listener", Listener::KEYS),
+            ("listener.tls", ListenerTls::KEYS),
+            ("listener.tls.certificates", CertificateFiles::KEYS),
+            ("listener.tls.hsts", Hsts::KEYS),
             ("route", Route::KEYS),
             ("route.headers", HeaderMatch::KEYS),
             ("route.query", QueryMatch::KEYS),
@@ -450,6 +496,7 @@ mod tests {
             ("pool.shop.queue", Queue::KEYS),
             ("pool.shop.retry", Retry::KEYS),
             ("pool.shop.keep_alive", KeepAlive::KEYS),
+            ("pool.shop.tls", UpstreamTls::KEYS),
             ("pool.shop.target", Target::KEYS),
             ("pool.*.discover", Discover::KEYS),
             ("resolver", Resolver::KEYS),

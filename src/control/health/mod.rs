@@ -21,7 +21,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::membership::PoolControl;
-use crate::config;
+use crate::config::{self, tls::UpstreamTls};
 use crate::pool::{TargetId, TargetState};
 
 /// First checks of targets that came together begin this far apart, so that many of them are no burst.
@@ -47,7 +47,7 @@ pub struct Probed {
 pub struct Checking {
     loops: HashMap<TargetId, Loop>,
     /// What the loops go by.
-    rules: Option<config::Health>,
+    rules: Option<(config::Health, Option<UpstreamTls>)>,
 }
 
 /// A loop that ends when this is dropped.
@@ -63,12 +63,13 @@ impl Checking {
     /// Begins to check targets that have come, and ends the checks of those that have gone; begins anew under other rules.
     /// Needs a `LocalSet`.
     pub fn follow(&mut self, pool: &Rc<PoolControl>) {
-        let rules = &pool.config().health;
-        if self.rules.as_ref() != Some(rules) {
+        let config = pool.config();
+        let rules = (config.health.clone(), config.tls.clone());
+        if self.rules.as_ref() != Some(&rules) {
             self.loops.clear();
-            self.rules = Some(rules.clone());
+            self.rules = Some(rules);
         }
-        if !rules.enabled {
+        if !config.health.enabled {
             return;
         }
         let targets = pool.targets();
@@ -89,17 +90,18 @@ impl Checking {
 async fn watch(pool: Rc<PoolControl>, target: Arc<TargetState>, position: u32) {
     let config = pool.config();
     let record = |probed| pool.record(target.id, probed);
-    repeat(&config.health, target.address, position, record).await;
+    repeat(&config.health, config.tls.as_ref(), target.address, position, record).await;
 }
 
 /// Checks what is at `address` until dropped, and hands every result to `record`.
 pub async fn repeat(
     rules: &config::Health,
+    tls: Option<&UpstreamTls>,
     address: SocketAddr,
     position: u32,
     mut record: impl FnMut(Probed),
 ) {
-    let check = probe::Check::new(rules, address);
+    let check = probe::Check::new(rules, tls, address);
     sleep(first_delay(rules.interval, position)).await;
     loop {
         let (at, begun) = (SystemTime::now(), Instant::now());

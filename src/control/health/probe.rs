@@ -15,10 +15,12 @@ use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
-use crate::config::{self, HealthDrain};
+use crate::config::{self, HealthDrain, tls::UpstreamTls};
 
 /// Bytes of an answer's body that are read; what follows is of no interest.
 const BODY_MAX: usize = 64 * 1024;
@@ -31,6 +33,7 @@ const USER_AGENT: &str = concat!("selvedge-health/", env!("CARGO_PKG_VERSION"));
 /// How one target is checked.
 pub struct Check<'a> {
     rules: &'a config::Health,
+    tls: Option<&'a UpstreamTls>,
     address: SocketAddr,
     /// `Host` field.
     host: HeaderValue,
@@ -62,6 +65,8 @@ const DRAIN: HeaderName = HeaderName::from_static("x-selvedge-drain");
 pub enum Fault {
     /// No connection.
     Connect(String),
+    /// No TLS handshake.
+    Tls(String),
     /// Not over within `timeout`.
     Timeout(Duration),
     /// An answer with another status than expected.
@@ -74,14 +79,14 @@ pub enum Fault {
 
 impl<'a> Check<'a> {
     /// The check of the target at `address`.
-    pub fn new(rules: &'a config::Health, address: SocketAddr) -> Self {
+    pub fn new(rules: &'a config::Health, tls: Option<&'a UpstreamTls>, address: SocketAddr) -> Self {
         let own_name = HeaderValue::try_from(address.to_string());
         let host = match &rules.probe {
             config::Probe::Http { host: Some(host), .. } => host.clone(),
             _ => own_name.unwrap_or(HeaderValue::from_static("")),
         };
         let address = SocketAddr::new(address.ip(), rules.port.unwrap_or(address.port()));
-        Self { rules, address, host }
+        Self { rules, tls, address, host }
     }
 
     /// Checks the target once.
@@ -94,6 +99,12 @@ impl<'a> Check<'a> {
 
     async fn ask(&self) -> Result<Pass, Fault> {
         let stream = TcpStream::connect(self.address).await.map_err(|error| Fault::Connect(words(&error)))?;
+        let Some(tls) = self.tls else { return self.judge(stream).await };
+        let connected = TlsConnector::from(tls.client.clone()).connect(tls.name_of(self.address), stream);
+        self.judge(connected.await.map_err(|error| Fault::Tls(error.to_string()))?).await
+    }
+
+    async fn judge(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<Pass, Fault> {
         let config::Probe::Http { path, expect, .. } = &self.rules.probe else {
             return Ok(Pass::Connected);
         };
@@ -124,7 +135,10 @@ impl<'a> Check<'a> {
 }
 
 /// The status of the answer and whether it has the field that asks for a drain, once its body has arrived too.
-async fn get(stream: TcpStream, request: Request<Empty<Bytes>>) -> Result<(StatusCode, bool), Fault> {
+async fn get(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: Request<Empty<Bytes>>,
+) -> Result<(StatusCode, bool), Fault> {
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(HEAD_MAX)
         .handshake(TokioIo::new(stream))
@@ -195,6 +209,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Connect(why) => f.write_str(why),
+            Self::Tls(why) => write!(f, "no TLS handshake: {why}"),
             Self::Timeout(limit) => write!(f, "no answer in {limit:?}"),
             Self::Status(status, expect) => {
                 write!(f, "{} is not in ", status.as_u16())?;

@@ -15,13 +15,11 @@ pub(crate) mod outgoing;
 mod target;
 
 use std::future::Future as _;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use http::{Method, StatusCode};
-use tokio::net::TcpStream;
 
 pub(crate) use client::Client;
 use client::NoRequest;
@@ -48,11 +46,10 @@ pub(crate) async fn serve(
     worker: &'static Worker,
     listening: Rc<Listening>,
     listener: Rc<config::Listener>,
-    tcp: TcpStream,
-    address: SocketAddr,
+    io: Io,
+    peer: Peer,
 ) {
-    let peer = Peer::new(&listener, address);
-    let client = Rc::new(Client::new(Io::new(tcp), worker.deadlines.register(), &listener));
+    let client = Rc::new(Client::new(io, worker.deadlines.register(), &listener));
     let mut connection = Connection {
         worker,
         listening,
@@ -96,7 +93,10 @@ impl Connection {
                     self.worker.lane().requests.bump();
                     self.one_request(request).await
                 }
-                Err(NoRequest::Over) => Next::Abort,
+                Err(NoRequest::Over) => {
+                    self.client.io.say_goodbye();
+                    Next::Abort
+                }
                 Err(NoRequest::Refused(refusal)) => {
                     self.worker.lane().requests.bump();
                     self.refuse(refusal).await

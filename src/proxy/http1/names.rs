@@ -7,6 +7,8 @@ use std::cell::RefCell;
 
 use http::header::{self, HeaderName};
 
+use crate::proxy::tls;
+
 /// What becomes of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
@@ -14,7 +16,7 @@ pub(super) enum Role {
     EndToEnd,
     /// Passed on, once.
     Host,
-    /// Passed on if the client is trusted: it says where the request comes from.
+    /// Says where the request comes from, or from whom: passed on if that is believed.
     Origin,
     ContentLength,
     TransferEncoding,
@@ -39,6 +41,7 @@ impl Role {
             header::EXPECT => Self::Expect,
             _ if matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings") => Self::Hop,
             _ if name.as_str().starts_with("x-forwarded-") => Self::Origin,
+            _ if name.as_str().starts_with(tls::FAMILY) => Self::Origin,
             _ => Self::EndToEnd,
         }
     }

@@ -58,7 +58,7 @@ pub(crate) async fn send(
     lane.attempts.bump();
     let mut connection = match attempt.upstream.reuse(attempt.worker.deadlines.coarse_ticks()) {
         Some(connection) => connection,
-        None => match attempt.upstream.connect(attempt.worker, &attempt.pool.config.timeouts).await {
+        None => match attempt.upstream.connect(attempt.worker, &attempt.pool.config).await {
             Ok(connection) => connection,
             Err((failure, error)) => {
                 lane.failures[failure as usize].bump();
@@ -70,6 +70,7 @@ pub(crate) async fn send(
     let websocket = attempt.head.websocket.then_some(HeaderValue::from_static("websocket"));
     let framing = upload.framing();
     encode::request(upload.outgoing.buffer(), attempt.head, framing, websocket.as_ref());
+    connection.begin();
     let started = Instant::now();
     match answer_head(attempt, &mut connection, upload).await {
         Ok(answer) => {

@@ -34,16 +34,18 @@ pub(crate) struct Connection {
     pub(crate) deadline: Deadline,
     input: BytesMut,
     scanned: usize,
-    /// Bytes written on this connection before the present request.
+    /// Bytes that the wire has taken of this connection before the present request.
     pub(crate) written_before: u64,
     /// When it was last used, while it is idle.
     pub(super) idle_since: u64,
     /// When it may serve again, while it is idle.
     pub(super) usable_from: u64,
+    /// Digest of the TLS that it has; 0 for none.
+    pub(super) tls: u64,
 }
 
 impl Connection {
-    pub(super) fn new(io: Io, deadline: Deadline) -> Self {
+    pub(super) fn new(io: Io, deadline: Deadline, tls: u64) -> Self {
         Self {
             io,
             deadline,
@@ -52,6 +54,7 @@ impl Connection {
             written_before: 0,
             idle_since: 0,
             usable_from: 0,
+            tls,
         }
     }
 
@@ -73,6 +76,13 @@ impl Connection {
             // Bytes after a complete answer belong to no request.
             upstream.lane().failures[Failure::Protocol as usize].bump();
             tracing::warn!(target = %upstream.state.name, "surplus bytes after an answer: connection closed");
+        }
+    }
+
+    /// A request is about to be written.
+    pub(super) fn begin(&mut self) {
+        if let Some(written) = self.io.wire_bytes() {
+            self.written_before = written;
         }
     }
 

@@ -10,34 +10,56 @@ mod upload;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderValue, StatusCode};
+use rustls::ClientConnection;
 use tokio::net::TcpStream;
 
 use super::Worker;
 use super::io::Io;
+use super::tls::TlsStream;
 use super::worker::PoolWorker;
 use crate::config;
+use crate::config::tls::UpstreamTls;
 use crate::pool::{Failure, Pool, TargetLane, TargetState};
 pub(crate) use attempt::{Attempt, AttemptError, send};
 pub(crate) use connection::{AnswerBody, Connection};
 pub(crate) use upload::Upload;
+
+/// What a pool's configuration says of idle connections.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    pub(crate) keep_alive: config::UpstreamKeepAlive,
+    /// Digest of the TLS that they have; 0 for none.
+    pub(crate) tls: u64,
+}
+
+impl Terms {
+    pub(crate) fn of(pool: &config::Pool) -> Self {
+        Self { keep_alive: pool.keep_alive, tls: pool.tls.as_ref().map_or(0, |tls| tls.digest) }
+    }
+}
 
 /// One target as one worker sees it.
 pub(crate) struct Upstream {
     pub(crate) state: Arc<TargetState>,
     worker: usize,
     keep_alive: Cell<config::UpstreamKeepAlive>,
+    /// Digest of the TLS that connections to the target have to have; 0 for none.
+    tls: Cell<u64>,
     /// Boxed: they are moved with every request.
     idle: RefCell<VecDeque<Box<Connection>>>,
 }
 
 impl Upstream {
-    pub(crate) fn new(state: Arc<TargetState>, worker: usize, keep_alive: config::UpstreamKeepAlive) -> Self {
-        Self { state, worker, keep_alive: Cell::new(keep_alive), idle: RefCell::default() }
+    pub(crate) fn new(state: Arc<TargetState>, worker: usize, terms: Terms) -> Self {
+        let (keep_alive, tls) = (Cell::new(terms.keep_alive), Cell::new(terms.tls));
+        Self { state, worker, keep_alive, tls, idle: RefCell::default() }
     }
 
     /// This worker's counters of the target.
@@ -64,9 +86,11 @@ impl Upstream {
     /// Keeps a connection for the next request.
     fn keep(&self, mut connection: Box<Connection>, now_ticks: u64, pause_ticks: u64) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.keep_alive.get().connections {
+        if idle.len() < self.keep_alive.get().connections && connection.tls == self.tls.get() {
             connection.rest(now_ticks, pause_ticks);
             idle.push_back(connection);
+        } else {
+            connection.io.say_goodbye();
         }
     }
 
@@ -74,7 +98,11 @@ impl Upstream {
     pub(crate) fn sweep(&self, now_ticks: u64) {
         let oldest = super::deadline::Deadlines::ticks_of(self.keep_alive.get().timeout);
         self.idle.borrow_mut().retain(|connection| {
-            now_ticks.saturating_sub(connection.idle_since) < oldest && connection.io.is_quiet()
+            let stays = now_ticks.saturating_sub(connection.idle_since) < oldest && connection.io.is_quiet();
+            if !stays {
+                connection.io.say_goodbye();
+            }
+            stays
         });
     }
 
@@ -101,32 +129,49 @@ impl Upstream {
         }
     }
 
-    /// Keeps so many idle connections from now on.
-    pub(crate) fn set_keep_alive(&self, keep_alive: config::UpstreamKeepAlive) {
-        self.keep_alive.set(keep_alive);
+    /// Keeps idle connections on these terms from now on.
+    pub(crate) fn set_terms(&self, terms: Terms) {
+        self.keep_alive.set(terms.keep_alive);
+        if self.tls.replace(terms.tls) != terms.tls {
+            self.close_idle();
+        }
     }
 
     /// Closes all idle connections.
     pub(crate) fn close_idle(&self) {
-        self.idle.borrow_mut().clear();
+        for connection in self.idle.borrow_mut().drain(..) {
+            connection.io.say_goodbye();
+        }
     }
 
     /// Opens a connection.
     async fn connect(
         &self,
         worker: &Worker,
-        timeouts: &config::Timeouts,
-    ) -> Result<Box<Connection>, (Failure, std::io::Error)> {
+        pool: &config::Pool,
+    ) -> Result<Box<Connection>, (Failure, io::Error)> {
         self.lane().connects.bump();
         let deadline = worker.deadlines.register();
-        let tcp = deadline
-            .limit(timeouts.connect, TcpStream::connect(self.state.address))
-            .await
-            .map_err(|_| (Failure::ConnectTimeout, std::io::ErrorKind::TimedOut.into()))?
-            .map_err(|error| (Failure::Connect, error))?;
-        // A socket that refuses the option is slower, not wrong.
-        let _ = tcp.set_nodelay(true);
-        Ok(Box::new(Connection::new(Io::new(tcp), deadline)))
+        let opening = async {
+            let tcp =
+                TcpStream::connect(self.state.address).await.map_err(|error| (Failure::Connect, error))?;
+            // A socket that refuses the option is slower, not wrong.
+            let _ = tcp.set_nodelay(true);
+            match &pool.tls {
+                None => Ok(Io::new(tcp)),
+                Some(tls) => self.shake_hands(tls, tcp).await.map_err(|error| (Failure::Tls, error)),
+            }
+        };
+        let opened = deadline.limit(pool.timeouts.connect, opening).await;
+        let io = opened.map_err(|_| (Failure::ConnectTimeout, io::ErrorKind::TimedOut.into()))??;
+        Ok(Box::new(Connection::new(io, deadline, Terms::of(pool).tls)))
+    }
+
+    async fn shake_hands(&self, tls: &UpstreamTls, tcp: TcpStream) -> io::Result<Io> {
+        let session = ClientConnection::new(tls.client.clone(), tls.name_of(self.state.address));
+        let mut stream = TlsStream::new(tcp, session.map_err(io::Error::other)?.into());
+        poll_fn(|cx| stream.poll_handshake(cx)).await?;
+        Ok(Io::encrypted(stream))
     }
 }
 
