@@ -30,7 +30,8 @@ fn config(setup: &Setup) -> String {
             format!("    server s{number} {target} check inter 2s{value}\n")
         })
         .collect();
-    let Setup { listen, .. } = setup;
+    let Setup { listen, listen_tls, certificate: [_, _, both], .. } = setup;
+    let both = both.display();
     format!(
         "global
     nbthread 1
@@ -50,6 +51,7 @@ defaults
     timeout check 2s
 frontend web
     bind {listen} backlog 4096
+    bind {listen_tls} backlog 4096 ssl crt {both} curves X25519
     default_backend bench
 backend bench
     balance roundrobin

@@ -1,4 +1,5 @@
-//! Load: wrk with one thread, and what it and the kernel say of a proxy under it.
+//! Load: wrk with one thread (or `handshakes`, where each request needs one), and what it and the kernel say of a proxy under
+//! it.
 //!
 //! The requests, one for each cookie, are formatted once before the load starts; the script only hands them out in
 //! turn. Reading cookies from answers inside wrk would cost more than the proxies do. All proxies get the same
@@ -11,11 +12,12 @@ use std::time::Duration;
 use crate::process::{self, Process};
 use crate::proxy::Running;
 use crate::report::Round;
-use crate::{Result, Scenario};
+use crate::{Result, Scenario, handshakes};
 
 /// One scenario against one proxy, ready to run.
 pub(crate) struct Load {
-    wrk: PathBuf,
+    /// wrk, or this program.
+    program: PathBuf,
     arguments: Vec<String>,
     core: Option<usize>,
     log: PathBuf,
@@ -43,26 +45,36 @@ impl Load {
         let file = folder.join(format!("{}.lua", proxy.name));
         fs::write(&file, script(scenario, cookies))
             .map_err(|error| format!("cannot write {}: {error}", file.display()))?;
-        let connections = if scenario == Scenario::Get1m { 16 } else { 64 };
+        let log = folder.join("load.log");
+        if let Scenario::TlsFull | Scenario::TlsResumed = scenario {
+            let program =
+                std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
+            let arguments = handshakes::arguments(proxy.tls, folder, scenario == Scenario::TlsResumed);
+            return Ok(Self { program, arguments, core, log });
+        }
+        let connections = if matches!(scenario, Scenario::Get1m | Scenario::TlsGet1m) { 16 } else { 64 };
+        let url = match scenario {
+            Scenario::TlsGet1k | Scenario::TlsGet1m => format!("https://{}/", proxy.tls),
+            _ => format!("http://{}/", proxy.address),
+        };
         let arguments = vec![
             "--threads=1".into(),
             format!("--connections={connections}"),
             "--latency".into(),
             "--script".into(),
             file.display().to_string(),
-            format!("http://{}/", proxy.address),
+            url,
         ];
-        let log = folder.join("wrk.log");
-        Ok(Self { wrk: wrk.into(), arguments, core, log })
+        Ok(Self { program: wrk.into(), arguments, core, log })
     }
 
     /// Runs it for `length`.
     pub(crate) fn run(&self, length: Duration) -> Result<Counts> {
-        let mut arguments = vec![format!("--duration={}s", length.as_secs())];
-        arguments.extend_from_slice(&self.arguments);
-        let wrk = Process::spawn("wrk", &self.wrk, &arguments, self.core, self.log.clone())?;
-        let output = wrk.output(length + Duration::from_secs(30))?;
-        Counts::parse(&output).ok_or_else(|| format!("wrk's answer is not understood:\n{output}"))
+        let mut arguments = self.arguments.clone();
+        arguments.push(format!("--duration={}s", length.as_secs()));
+        let load = Process::spawn("load", &self.program, &arguments, self.core, self.log.clone())?;
+        let output = load.output(length + Duration::from_secs(30))?;
+        Counts::parse(&output).ok_or_else(|| format!("the load's answer is not understood:\n{output}"))
     }
 
     /// Runs it for `length` and charges the CPU time that `proxy` used meanwhile to the requests it answered.
@@ -110,9 +122,9 @@ impl Counts {
 fn script(scenario: Scenario, cookies: &[String]) -> String {
     let (method, path, body) = match scenario {
         Scenario::Get64k => ("GET", "/64k", "nil"),
-        Scenario::Get1m => ("GET", "/1m", "nil"),
+        Scenario::Get1m | Scenario::TlsGet1m => ("GET", "/1m", "nil"),
         Scenario::Post4k => ("POST", "/post", "string.rep('x', 4096)"),
-        Scenario::Get1k | Scenario::Close | Scenario::Idle => ("GET", "/1k", "nil"),
+        _ => ("GET", "/1k", "nil"),
     };
     let connection = if scenario == Scenario::Close { "'close'" } else { "nil" };
     let cookies = match cookies {

@@ -7,6 +7,7 @@
 //! It tunes nothing: a proxy's configuration is what `--show-configs` prints.
 
 mod client;
+mod handshakes;
 mod haproxy;
 mod load;
 mod nginx;
@@ -88,6 +89,18 @@ enum Scenario {
     /// 4 KiB request bodies, 1 KiB answers, 64 keep-alive connections.
     #[value(name = "post-4k")]
     Post4k,
+    /// 1 KiB answers over TLS, 64 keep-alive connections.
+    #[value(name = "tls-get-1k")]
+    TlsGet1k,
+    /// 1 MiB answers over TLS, 16 keep-alive connections.
+    #[value(name = "tls-get-1m")]
+    TlsGet1m,
+    /// A full TLS 1.3 handshake (P-256, X25519) for each 1 KiB answer, 16 at a time.
+    #[value(name = "tls-full")]
+    TlsFull,
+    /// A resumed TLS 1.3 handshake for each 1 KiB answer, 16 at a time.
+    #[value(name = "tls-resumed")]
+    TlsResumed,
     /// 4000 connections, one request on each, all at once, then idle.
     #[value(name = "idle")]
     Idle,
@@ -107,6 +120,9 @@ enum Sessions {
 fn main() -> ExitCode {
     if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(origin::ARGUMENT)) {
         return finish(origin::run());
+    }
+    if std::env::args_os().nth(1).as_deref() == Some(OsStr::new(handshakes::ARGUMENT)) {
+        return finish(handshakes::run());
     }
     let options = Options::parse();
     if !options.bench && !options.show_configs {
@@ -140,6 +156,7 @@ fn run(options: &Options) -> Result<()> {
         Sessions::Both => &[true, false],
     };
     let cores = Cores::choose();
+    handshakes::write_certificate(folder.path())?;
     let bench =
         Bench { folder: folder.path(), cores, files, proxies, targets: origin::free_addresses()?, modes };
     if options.show_configs {
@@ -230,7 +247,7 @@ impl Bench<'_> {
     fn setup(&self, proxy: &Proxy, sessions: bool) -> Result<Setup> {
         let state = if sessions { "on" } else { "off" };
         let folder = self.folder.join(format!("{}-sessions-{state}", proxy.name));
-        Setup::new(folder, self.targets.clone(), sessions, self.files)
+        Setup::new(folder, self.folder, self.targets.clone(), sessions, self.files)
     }
 
     fn start_origin(&self) -> Result<Process> {

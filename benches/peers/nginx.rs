@@ -33,7 +33,8 @@ fn arguments(_program: &Path, setup: &Setup) -> Result<Vec<String>> {
 /// with the origin.
 fn config(setup: &Setup) -> String {
     let servers: String = setup.targets.iter().map(|target| format!("        server {target};\n")).collect();
-    let Setup { listen, .. } = setup;
+    let Setup { listen, listen_tls, certificate, .. } = setup;
+    let [chain, key, _] = certificate.each_ref().map(|file| file.display());
     format!(
         "daemon off;
 master_process off;
@@ -58,6 +59,11 @@ http {{
     }}
     server {{
         listen {listen} backlog=4096;
+        listen {listen_tls} ssl backlog=4096;
+        ssl_certificate {chain};
+        ssl_certificate_key {key};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_ecdh_curve X25519;
         location / {{
             proxy_pass http://bench;
             proxy_http_version 1.1;

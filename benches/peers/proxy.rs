@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use crate::process::Process;
-use crate::{Result, client};
+use crate::{Result, client, handshakes};
 
 /// A proxy that is installed.
 pub(crate) struct Proxy {
@@ -29,6 +29,10 @@ pub(crate) struct Setup {
     pub(crate) folder: PathBuf,
     /// Where it listens.
     pub(crate) listen: SocketAddr,
+    /// Where it listens for TLS.
+    pub(crate) listen_tls: SocketAddr,
+    /// Certificate, key, and both in one file; the same for all.
+    pub(crate) certificate: [PathBuf; 3],
     /// Where it forwards to, in turn unless a session says otherwise.
     pub(crate) targets: Vec<SocketAddr>,
     /// Whether it keeps sessions.
@@ -43,15 +47,24 @@ pub(crate) struct Running {
     pub(crate) name: &'static str,
     /// Where it listens.
     pub(crate) address: SocketAddr,
+    /// Where it listens for TLS.
+    pub(crate) tls: SocketAddr,
     /// Its one process.
     pub(crate) process: Process,
 }
 
 impl Setup {
-    /// Listens on a free port of 127.0.0.1.
-    pub(crate) fn new(folder: PathBuf, targets: Vec<SocketAddr>, sessions: bool, files: u64) -> Result<Self> {
-        let listen = free_address()?;
-        Ok(Self { folder, listen, targets, sessions, files })
+    /// Listens on free ports of 127.0.0.1, with the certificate that is in the folder `all`.
+    pub(crate) fn new(
+        folder: PathBuf,
+        all: &Path,
+        targets: Vec<SocketAddr>,
+        sessions: bool,
+        files: u64,
+    ) -> Result<Self> {
+        let (listen, listen_tls) = (free_address()?, free_address()?);
+        let certificate = handshakes::certificate(all);
+        Ok(Self { folder, listen, listen_tls, certificate, targets, sessions, files })
     }
 
     /// Where the configuration is written.
@@ -71,7 +84,7 @@ impl Proxy {
         let log = setup.folder.join("output.log");
         let mut process = Process::spawn(self.name, &self.program, &arguments, core, log)?;
         client::wait_until_it_answers(setup.listen, &mut process)?;
-        Ok(Running { name: self.name, address: setup.listen, process })
+        Ok(Running { name: self.name, address: setup.listen, tls: setup.listen_tls, process })
     }
 }
 

@@ -41,7 +41,8 @@ fn config(setup: &Setup) -> String {
         .iter()
         .map(|target| format!("\n[[pool.bench.target]]\naddress = \"{target}\"\nzone = \"az-a\"\n"))
         .collect();
-    let Setup { listen, folder, .. } = setup;
+    let Setup { listen, listen_tls, certificate, folder, .. } = setup;
+    let [chain, key, _] = certificate.each_ref().map(|file| file.display());
     let keys = folder.join("session.keys");
     let keys = keys.display();
     format!(
@@ -51,6 +52,11 @@ workers = 1
 [[listener]]
 name = \"web\"
 address = \"{listen}\"
+
+[[listener]]
+name = \"tls\"
+address = \"{listen_tls}\"
+tls.certificates = [{{ cert = \"{chain}\", key = \"{key}\" }}]
 
 [[route]]
 pool = \"bench\"

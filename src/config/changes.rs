@@ -58,6 +58,7 @@ impl Changes {
         let table = |config: &Config| config.source.text.parse::<Table>().unwrap_or_default();
         compare_tables("", &table(old), &table(new), &mut changes.keys);
         compare_keys(old, new, &mut changes);
+        compare_certificates(old, new, &mut changes.keys);
         for pool in old.pools.iter().filter(|pool| is_sticky(pool)) {
             sessions_of(pool, new, &mut changes.sessions);
         }
@@ -250,6 +251,33 @@ impl SessionChange {
 
     fn of_pool(pool: &Pool, what: String) -> Self {
         Self { pool: Some(pool.name.clone()), ..Self::of_all(what) }
+    }
+}
+
+/// Certificates that clients are shown: what is in their files is no key of the configuration.
+fn compare_certificates(old: &Config, new: &Config, changes: &mut Vec<KeyChange>) {
+    let certificates = |config: &Config| {
+        let of = |listener: &super::Listener| {
+            let tls = listener.tls.iter().flat_map(|tls| tls.certificates.clone());
+            tls.map(|certificate| (listener.name.clone(), certificate)).collect::<Vec<_>>()
+        };
+        config.listeners.iter().flat_map(of).collect::<Vec<_>>()
+    };
+    let before = certificates(old);
+    for (listener, now) in certificates(new) {
+        let then = before.iter().find(|(name, then)| *name == listener && then.file == now.file);
+        if let Some((_, then)) = then
+            && then.certified.cert != now.certified.cert
+        {
+            let until = |one: &super::tls::Certificate| {
+                format!("valid until {}", httpdate::fmt_http_date(one.facts.not_after))
+            };
+            changes.push(KeyChange {
+                key: format!("listener[{listener}].tls, {}", now.file.display()),
+                before: Some(until(then)),
+                after: Some(until(&now)),
+            });
+        }
     }
 }
 

@@ -69,7 +69,7 @@ impl Nodes {
             let (nodes, config) = (self.clone(), config.clone());
             let check = async move {
                 let record = |probed| nodes.record(index, probed);
-                health::repeat(&config.health, config.nodes[index].check, index as u32, record).await;
+                health::repeat(&config.health, None, config.nodes[index].check, index as u32, record).await;
             };
             Loop(spawn_local(check).abort_handle())
         });
