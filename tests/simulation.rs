@@ -18,7 +18,7 @@ fn shares_are_even_a_lost_zone_moves_only_its_own_sessions_and_all_nodes_agree()
     let bonds = sessions(&calm, NODES, SESSIONS);
     let third = 1.0 / ZONES as f64;
 
-    let outcome = follow(&calm, NODES, 2, &mut bonds.clone());
+    let outcome = follow(&calm, NODES, 1, &mut bonds.clone());
     assert_eq!((outcome.moved, outcome.disagreed), (0, 0));
     assert!(outcome.zones.iter().all(|part| (part / third - 1.0).abs() < 0.02), "{outcome:?}");
 
@@ -26,7 +26,7 @@ fn shares_are_even_a_lost_zone_moves_only_its_own_sessions_and_all_nodes_agree()
     dead.kill(|zone, _| zone == 1);
     let lost = (outcome.zones[1] * SESSIONS as f64).round() as usize;
     let mut moved = bonds.clone();
-    let outcome = follow(&dead, NODES, 2, &mut moved);
+    let outcome = follow(&dead, NODES, 1, &mut moved);
     assert_eq!(
         (outcome.moved, outcome.disagreed),
         (lost, 0),
@@ -72,6 +72,6 @@ fn what_is_done_on_purpose_moves_what_is_meant_and_nothing_else() {
         [after(|fleet| fleet.drain(|zone, place| zone == 2 && place < 50)), after(|fleet| fleet.grow(10))]
     {
         assert_eq!((nothing.moved, nothing.needlessly), (0, 0), "{nothing:?}");
-        assert!(nothing.peak < 1.3, "{nothing:?}");
+        assert!(nothing.peak < 1.5, "{nothing:?}");
     }
 }

@@ -21,8 +21,9 @@ const TRIAL_LIMIT: u32 = 2;
 /// Part of its share that a target on trial gets.
 pub const TRIAL_SHARE: f64 = 0.1;
 
-/// Requests without any answer that make a silent target suspicious.
+/// Requests without any answer, and for how long, that make a silent target suspicious.
 const SILENT_REQUESTS: u32 = 3;
+const SILENT_SECONDS: f64 = 3.0;
 
 /// A target is not called slow for less than this.
 const SLOWER_MS: f64 = 100.0;
@@ -115,11 +116,12 @@ fn offence(rules: &Outlier, index: usize, target: &Evidence, others: Tally) -> O
             _ => sentence(Stay::Moves, false, reason),
         };
     }
-    let patience = Duration::from_secs_f64((others.mean_ms() / 100.0).max(1.0));
+    // Its sessions go on trying: it may only be starved for a while, and then they are where they were.
+    let patience = Duration::from_secs_f64((others.mean_ms() / 100.0).max(SILENT_SECONDS));
     if target.unanswered >= SILENT_REQUESTS && target.silent_for >= patience && others.answers > 0 {
         let reason =
             format!("{} requests without an answer for {:.1?}", target.unanswered, target.silent_for);
-        return sentence(Stay::Elsewhere, false, reason);
+        return sentence(Stay::Here, false, reason);
     }
     if target.recent.requests < u64::from(rules.min_requests)
         || others.requests < u64::from(rules.min_requests)

@@ -110,12 +110,12 @@ fn one_request_in_vain_spares_the_target_and_two_convict_it() {
 }
 
 #[test]
-fn a_target_that_is_silent_while_others_answer_is_spared() {
+fn a_target_that_is_silent_while_others_answer_gets_no_new_sessions() {
     let mut targets = pool();
-    (targets[1].unanswered, targets[1].silent_for) = (3, Duration::from_millis(900));
+    (targets[1].unanswered, targets[1].silent_for) = (3, Duration::from_millis(2900));
     assert_eq!(judged(&targets), []);
-    targets[1].silent_for = Duration::from_millis(1100);
-    assert_eq!(judged(&targets), [(1, Stay::Elsewhere)]);
+    targets[1].silent_for = Duration::from_millis(3100);
+    assert_eq!(judged(&targets), [(1, Stay::Here)]);
     targets.iter_mut().for_each(|target| target.recent = tally(100, 0, 300_000));
     assert_eq!(judged(&targets), [], "an application that takes minutes is not silent");
 }

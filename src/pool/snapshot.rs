@@ -169,6 +169,8 @@ pub enum Keeps {
 pub struct Target {
     /// Identity and what outlives snapshots.
     pub state: Arc<TargetState>,
+    /// Its zone as a number: equal zones have equal numbers within a snapshot.
+    pub zone_number: u32,
     /// Share relative to the others, as configured: what re-homing goes by, alike on every node.
     pub weight: u32,
     /// Share relative to the others as of now: weights of target and zone, slow start, trickle.
@@ -206,13 +208,18 @@ impl Snapshot {
         members.sort_by(|a, b| (&a.state.zone, a.state.address).cmp(&(&b.state.zone, b.state.address)));
         let panic = panics(&members, config.zones.panic);
         let failed_zones = failed_zones(&members, config.zones.min_healthy);
-        let targets: Box<[Target]> = members
+        let mut targets: Box<[Target]> = members
             .into_iter()
             .map(|member| {
                 let failed = !panic && failed_zones.contains(&member.state.zone);
                 Target::new(member, config, panic, failed)
             })
             .collect();
+        for index in 1..targets.len() {
+            let (before, zone) = (&targets[index - 1], &targets[index].state.zone);
+            let number = before.zone_number + u32::from(before.state.zone != *zone);
+            targets[index].zone_number = number;
+        }
         let open: Box<[u32]> =
             (0..targets.len() as u32).filter(|index| targets[*index as usize].takes_new).collect();
         let tiers = tiers::build(&config.zones, zone, &targets, &open);
@@ -281,7 +288,16 @@ impl Target {
             _ => stays,
         };
         let share = f64::from(weight) * zone_weight(config, &state.zone) * ramp * trickle;
-        Self { takes_new: takes_new && share > 0.0, keeps, status, state, weight, share, max_connections }
+        Self {
+            takes_new: takes_new && share > 0.0,
+            keeps,
+            status,
+            state,
+            zone_number: 0,
+            weight,
+            share,
+            max_connections,
+        }
     }
 
     /// What becomes of a request of this session, which is bound to this target.

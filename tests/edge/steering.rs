@@ -325,7 +325,7 @@ async fn what_the_operator_has_decided_outlives_a_restart() {
     let (drained, down) = (format!("az-a/{}", origins[0].1), format!("az-a/{}", origins[1].1));
     done(&edge, &["target", "drain", "shop", &drained]).await;
     done(&edge, &["target", "down", "shop", &down]).await;
-    done(&edge, &["zone", "shift", "az-b", "--for", "1h", "--comment", "power work"]).await;
+    done(&edge, &["zone", "shift", "az-b", "--for", "1h", "--comment", "power work", "--force"]).await;
     assert!(edge.stop_gracefully().await.success());
     let edge = setup(&origins).top(&state).start().await;
     edge.counts("selvedge_target_status{status=\"draining\"}", 1).await;

@@ -4,12 +4,11 @@
 //! at one place, and the sessions of a lost target spread over the others by weight.
 
 use super::{Choice, Pick};
-use crate::config::ZoneName;
 use crate::pool::Status;
 use crate::proxy::session::Bond;
 
 pub(super) fn pick(choice: &Choice<'_>, bond: &Bond) -> Pick {
-    let zone = choice.snapshot.index_of(bond.target).map(|at| &choice.snapshot.targets[at].state.zone);
+    let zone = choice.snapshot.index_of(bond.target).map(|at| choice.snapshot.targets[at].zone_number);
     // Not into a zone that is taken out, though it may get a trickle of new requests.
     let is_out = |index: u32| choice.target(index).status == Status::Shifted;
     let best = |same_zone: bool| {
@@ -19,7 +18,8 @@ pub(super) fn pick(choice: &Choice<'_>, bond: &Bond) -> Pick {
             .iter()
             .copied()
             .filter(|index| !is_out(*index))
-            .filter(|index| is_in(zone, choice, *index) == same_zone && !choice.was_tried(*index as usize))
+            .filter(|index| (zone == Some(choice.target(*index).zone_number)) == same_zone)
+            .filter(|index| !choice.was_tried(*index as usize))
             .map(|index| (index, choice.target(index)))
             .map(|(index, target)| (index, target.state.id.rank(bond.session, choice.weight(target))))
             .max_by(|a, b| a.1.total_cmp(&b.1))
@@ -34,8 +34,4 @@ pub(super) fn pick(choice: &Choice<'_>, bond: &Bond) -> Pick {
     } else {
         Pick::OwnIsFull { index }
     }
-}
-
-fn is_in(zone: Option<&ZoneName>, choice: &Choice<'_>, index: u32) -> bool {
-    zone.is_some_and(|zone| choice.target(index).state.zone == *zone)
 }
