@@ -95,9 +95,11 @@ impl Peer {
         );
         let file = folder.path().join("named.conf");
         std::fs::write(&file, config).unwrap();
-        // A copy, because AppArmor keeps the installed one from reading this folder.
+        // A copy, because AppArmor keeps the installed one from reading this folder. Made by another process: a file that
+        // this one writes cannot be run while some other test forks.
         let copy = folder.path().join("named");
-        std::fs::copy(installed, &copy).unwrap();
+        let copied = Command::new("cp").arg(installed).arg(&copy).status().unwrap();
+        assert!(copied.success(), "named cannot be copied");
         let mut command = Command::new(copy);
         command.args(["-g", "-n", "1", "-c"]).arg(file);
         Self::run(command, address, folder).await
