@@ -222,7 +222,8 @@ impl PoolControl {
                         added += 1;
                         let state = self.pools.state(&config.name, &listed.zone, listed.address);
                         let mut target = Tended::new(state, source.clone(), listed, &config.health);
-                        if let Some((admin, deadline)) = self.expected.borrow_mut().remove(&target.state.name) {
+                        if let Some((admin, deadline)) = self.expected.borrow_mut().remove(&target.state.name)
+                        {
                             target.admin = admin;
                             target.drain.wish(admin, false, deadline, Instant::now());
                         }

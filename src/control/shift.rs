@@ -32,7 +32,8 @@ pub struct Shift {
 
 impl From<&Shift> for KeptShift {
     fn from(shift: &Shift) -> Self {
-        let seconds = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        let seconds =
+            |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
         Self { since: seconds(shift.since), until: seconds(shift.until), comment: shift.comment.clone() }
     }
 }

@@ -122,12 +122,12 @@ impl Compiler<'_> {
         Resolver {
             timeout: self.within(file.timeout, seconds(2), millis(10)..=seconds(60)),
             attempts: self.within(file.attempts, 2, 1..=10) as u32,
-            authorities: self.authorities(file.ca_file, &nameservers),
+            authorities: self.resolver_authorities(file.ca_file, &nameservers),
             nameservers,
         }
     }
 
-    fn authorities(
+    fn resolver_authorities(
         &mut self,
         field: Field<String>,
         nameservers: &[NameServer],
