@@ -124,7 +124,7 @@ async fn forward(
         pool.lane().overloaded.bump();
         return Err(ProxyError::Overloaded);
     }
-    let key = balance::key(&pool.config.balance, head, source);
+    let calls_for = CallsFor { session: &session, key: balance::key(&pool.config.balance, head, source) };
     let secure = peer.origin.is_secure(&head.headers);
     for choice in pools {
         let stickiness = &plan.config.pools[choice.pool].stickiness;
@@ -135,11 +135,18 @@ async fn forward(
     headers::forward(&peer.origin, &plan.config.forwarding, head, id, &worker.random);
 
     let mut upload = Upload::new(body, pool.config.retry.max_body);
-    let (mut answer, landed) = attempts(worker, pool, inform, head, &mut upload, &session, key, id).await?;
+    let (mut answer, landed) = attempts(worker, pool, inform, head, &mut upload, &calls_for, id).await?;
 
     headers::backward(&plan.config.forwarding, answer.version, &mut answer.headers);
     session.stamp(worker, plan, pool, &landed, secure, &mut answer.headers);
     Ok(answer)
+}
+
+/// What a request brings that speaks for one target.
+struct CallsFor<'a> {
+    session: &'a Session,
+    /// See [`Choice::key`].
+    key: Option<u64>,
 }
 
 /// Pick, send, try again: until a target answers, or nothing is left to do.
@@ -149,8 +156,7 @@ async fn attempts(
     inform: &Inform<'_>,
     head: &Head,
     upload: &mut Upload,
-    session: &Session,
-    key: Option<u64>,
+    calls_for: &CallsFor<'_>,
     id: &HeaderValue,
 ) -> Result<(Answer, Landed), ProxyError> {
     let mut retries = Retries::new(pool, head);
@@ -158,7 +164,7 @@ async fn attempts(
     let mut view = pool.view();
     let mut last_error = None;
     loop {
-        let (index, rehomed) = match pick(worker, pool, &view, session, key, &retries, &patience) {
+        let (index, rehomed) = match pick(worker, pool, &view, calls_for, &retries, &patience) {
             Pick::Target { index, rehomed } => (index, rehomed),
             full_or_none => {
                 // One round has failed everywhere: wait for the pool to change, then look again with open eyes.
@@ -206,17 +212,16 @@ fn pick(
     worker: &Worker,
     pool: &PoolPlan,
     view: &View,
-    session: &Session,
-    key: Option<u64>,
+    calls_for: &CallsFor<'_>,
     retries: &Retries<'_>,
     patience: &Patience<'_>,
 ) -> Pick {
     let choice = Choice {
         snapshot: &view.snapshot,
         balance: &pool.config.balance,
-        key,
-        bond: session.bond.as_ref(),
-        may_return: session.may_return,
+        key: calls_for.key,
+        bond: calls_for.session.bond.as_ref(),
+        may_return: calls_for.session.may_return,
         tried: &retries.tried,
         may_hesitate: patience.may_hesitate(),
         ahead: if patience.is_waiting() { 0 } else { pool.shared.queue.line.waiting() as u32 },
@@ -224,7 +229,7 @@ fn pick(
     // Only picks without a session take a turn: an even number of requests per session would else send every new
     // session to the same of two targets.
     let random = worker.random.next();
-    let turn = if session.bond.is_none() { pool.turn() } else { random as usize };
+    let turn = if calls_for.session.bond.is_none() { pool.turn() } else { random as usize };
     choice.pick(turn, random)
 }
 

@@ -179,14 +179,14 @@ pub enum ApplicationCookie {
 
 /// What an answer with these fields does with the cookie called `name`; the last word counts, as with browsers.
 pub fn application_cookie(headers: &Fields, name: &str) -> ApplicationCookie {
-    let fields = headers.get_all(header::SET_COOKIE).rev();
+    let mut fields = headers.get_all(header::SET_COOKIE).rev();
     let value = |field: &HeaderValue| -> Option<ApplicationCookie> {
         let mut parts = pairs(field.as_bytes());
         let value = value_of(parts.next()?, name)?;
         let ended = value.is_empty() || parts.any(is_over);
         Some(if ended { ApplicationCookie::Deleted } else { ApplicationCookie::Set })
     };
-    fields.filter_map(|field| value(field)).next().unwrap_or(ApplicationCookie::Absent)
+    fields.find_map(value).unwrap_or(ApplicationCookie::Absent)
 }
 
 /// Whether this attribute of `Set-Cookie` deletes the cookie.

@@ -264,8 +264,8 @@ fn integer(value: &DeValue<'_>) -> Option<i64> {
 impl FromToml for f64 {
     fn read(value: DeValue<'_>, place: &Place, reader: &mut Reader) -> Option<Self> {
         let number = match &value {
-            DeValue::Float(number) => number.as_str().parse().ok().filter(|number: &f64| number.is_finite()),
-            whole => integer(whole).map(|number| number as f64),
+            DeValue::Float(number) => number.as_str().parse().ok().filter(|number: &Self| number.is_finite()),
+            whole => integer(whole).map(|number| number as Self),
         };
         number.or_else(|| reader.mismatch(place, &value, "a number", "write it such as 1.4, without quotes"))
     }
