@@ -280,7 +280,7 @@ impl Listening {
         let acceptor = self.tls.borrow().clone();
         let (io, protocol, identity) = match acceptor {
             None => (Io::new(tcp), tls::Protocol::Http1, None),
-            Some(acceptor) => match acceptor.accept(worker, tcp).await {
+            Some(acceptor) => match acceptor.accept(worker, &self, tcp).await {
                 Some(accepted) => (Io::encrypted(accepted.stream), accepted.protocol, accepted.identity),
                 None => return,
             },

@@ -381,5 +381,18 @@ async fn both_kinds_of_listener_live_in_one_node() {
     let mut idle = tokio::net::TcpStream::connect(secure).await.unwrap();
     idle.shutdown().await.unwrap();
     edge.counts(&format!("{FAILURES}{{reason=\"closed\"}}"), 2).await;
-    tokio::time::timeout(Duration::from_secs(5), edge.stop_gracefully()).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_without_a_handshake_do_not_hold_up_a_stop() {
+    let ca = Authority::new("ca");
+    let origin = Origin::start().await;
+    let lines = ca.issue("shop", &["shop.test"]).listener() + "\ntls.handshake_timeout = \"60s\"";
+    let mut edge = tls_before(&origin, &lines).start().await;
+    let _silent = Raw::connect(&edge).await;
+    let mut begun = Raw::connect(&edge).await;
+    begun.send(b"\x16\x03\x01\x02\x00\x01").await;
+    edge.counts("selvedge_connections_open", 2).await;
+    let stopped = tokio::time::timeout(Duration::from_secs(10), edge.stop_gracefully()).await;
+    assert!(stopped.is_ok(), "it waits for clients that say nothing");
 }

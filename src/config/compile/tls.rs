@@ -183,7 +183,7 @@ impl Compiler<'_> {
     }
 
     /// The certificates of a bundle as authorities, and a digest of them.
-    fn authorities(&mut self, field: Field<String>) -> Option<(Arc<RootCertStore>, u64)> {
+    fn bundle(&mut self, field: Field<String>) -> Option<(Arc<RootCertStore>, u64)> {
         let (certificates, path, place) = self.chain(field)?;
         let mut digest = Xxh3::new();
         certificates.iter().for_each(|certificate| digest.update(certificate));
@@ -226,7 +226,7 @@ impl Compiler<'_> {
             return ClientCertificates::Off;
         }
         let place = ca.peek().map(|at| at.place.clone()).unwrap_or_default();
-        let Some((roots, digest)) = self.authorities(ca) else { return ClientCertificates::Off };
+        let Some((roots, digest)) = self.bundle(ca) else { return ClientCertificates::Off };
         let builder = WebPkiClientVerifier::builder_with_provider(roots, provider().clone());
         let verifier = match mode {
             ClientMode::Request => builder.allow_unauthenticated().build(),
@@ -309,7 +309,7 @@ impl Compiler<'_> {
                                 often /etc/ssl/certs/ca-certificates.crt)";
                     self.problems.add(&place.key("ca"), "is missing", hint);
                 }
-                let (roots, authorities) = self.authorities(file.ca)?;
+                let (roots, authorities) = self.bundle(file.ca)?;
                 digest.update(&authorities.to_le_bytes());
                 let verifier = WebPkiServerVerifier::builder_with_provider(roots, provider().clone());
                 let verifier = verifier.build().ok()?;

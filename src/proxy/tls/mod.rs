@@ -9,9 +9,11 @@ mod names;
 mod stream;
 mod tickets;
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use rustls::server::{NoServerSessionStorage, ServerConfig, ServerConnection};
@@ -24,10 +26,13 @@ pub(crate) use identity::{FAMILY, Identity};
 pub(crate) use stream::TlsStream;
 
 use super::Worker;
+use super::listener::Listening;
 use crate::config::KeyRing;
 use crate::config::tls::{ClientCertificates, ListenerTls, provider};
 use crate::pool::{HandshakeFailure, TlsLane};
 
+/// What handshakes are given to end when their listener closes.
+const LAST_GRACE: Duration = Duration::from_secs(1);
 /// How long, and for how many reads, a client is listened to after it was told what is wrong.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_READS: usize = 64;
@@ -112,12 +117,29 @@ impl Acceptor {
     }
 
     /// Shakes hands; `None` if that fails, which has been counted and told to the client then.
-    pub(crate) async fn accept(&self, worker: &'static Worker, tcp: TcpStream) -> Option<Accepted> {
+    pub(crate) async fn accept(
+        &self,
+        worker: &'static Worker,
+        listening: &Listening,
+        tcp: TcpStream,
+    ) -> Option<Accepted> {
         let lane = &worker.lane().tls;
         let deadline = worker.deadlines.register();
-        let result = deadline.limit(self.timeout, self.shake_hands(worker, tcp)).await;
+        deadline.set(self.timeout);
+        let mut leaving = false;
+        let mut shaking = pin!(self.shake_hands(worker, tcp));
+        let result = poll_fn(|cx| {
+            if let Poll::Ready(result) = shaking.as_mut().poll(cx) {
+                return Poll::Ready(Some(result));
+            }
+            if listening.is_closing() && !std::mem::replace(&mut leaving, true) {
+                deadline.set(LAST_GRACE.min(self.timeout));
+            }
+            deadline.poll(cx).map(|_| None)
+        })
+        .await;
         let (failure, tcp) = match result {
-            Ok(Ok(stream)) => {
+            Some(Ok(stream)) => {
                 let session = stream.session();
                 let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
                 let newest = session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
@@ -125,8 +147,8 @@ impl Acceptor {
                 let identity = self.asks.then(|| Rc::new(Identity::of(session)));
                 return Some(Accepted { protocol: Protocol::of(session), identity, stream });
             }
-            Ok(Err((failure, tcp))) => (failure, tcp),
-            Err(_) => (HandshakeFailure::Timeout, None),
+            Some(Err((failure, tcp))) => (failure, tcp),
+            None => (HandshakeFailure::Timeout, None),
         };
         lane.failures[failure as usize].bump();
         tracing::debug!(reason = failure.as_str(), "no handshake");
