@@ -44,7 +44,7 @@ pub enum Said {
     /// Nothing.
     Silence,
     /// The same, later.
-    Late(Duration, Box<Said>),
+    Late(Duration, Box<Self>),
 }
 
 /// A question that was asked.
