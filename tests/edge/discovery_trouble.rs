@@ -42,7 +42,7 @@ impl Shoppers {
         let stop = Arc::new(AtomicBool::new(false));
         let shopper = |number: usize| {
             let (mut client, stop) = (Client::of(edge), stop.clone());
-            let keeps_session = number % 2 == 0;
+            let keeps_session = number.is_multiple_of(2);
             tokio::spawn(async move {
                 let mut trip = Trip { good: 0, bad: Vec::new(), path: Vec::new(), keeps_session };
                 while !stop.load(SeqCst) {
