@@ -310,6 +310,9 @@ impl PoolControl {
             if is_back || transition.is_some() {
                 target.watched.forget();
             }
+            if transition.is_some_and(|transition| transition.to == HealthState::Unhealthy) {
+                target.watched.record.forget();
+            }
             decided = match (asked, target.drain.is_asked(), is_back) {
                 (false, true, _) => {
                     Some((target.state.name.clone(), "draining", format!("it asks for it: {}", probed.what)))

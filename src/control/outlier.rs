@@ -214,6 +214,11 @@ impl Record {
         self.ever
     }
 
+    /// Its checks have failed: what comes back after that is another process, whose record is clean.
+    pub fn forget(&mut self) {
+        (self.times, self.clean_at) = (0, None);
+    }
+
     /// Whether it has been ejected not long ago.
     pub fn is_known(&self) -> bool {
         self.times > 0
