@@ -88,7 +88,7 @@ impl TargetState {
     /// Requests sent since the target last answered anything: a few for one that works, however many it works on; ever more
     /// for one that hangs.
     pub fn unanswered(&self) -> u32 {
-        (self.load.load(SeqCst) >> 32) as u32
+        pending(self.load.load(SeqCst))
     }
 
     /// Counts one more request in flight unless that would be more than `limit`, of which `reserved` places belong to
@@ -108,7 +108,7 @@ impl TargetState {
     pub fn begin_unless_silent(&self, limit: u32, reserved: u32, silent: u32) -> bool {
         const ONE: u64 = 1 << 32 | 1;
         let limit = if limit == u32::MAX { limit } else { limit.saturating_sub(reserved) };
-        let may = |now: u64| (now as u32) < limit && (now >> 32) as u32 <= silent;
+        let may = |now: u64| (now as u32) < limit && pending(now) <= silent;
         self.load.try_update(SeqCst, SeqCst, |now| may(now).then_some(now + ONE)).is_ok()
     }
 
@@ -138,6 +138,11 @@ impl TargetState {
     }
 }
 
+/// Of the requests sent since the last answer, those that are still under way: what was refused or given up waits for nothing.
+fn pending(load: u64) -> u32 {
+    (load as u32).min((load >> 32) as u32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +154,19 @@ mod tests {
         assert_eq!(id, TargetId::of("shop", "az-a", "127.0.1.1:9001".parse().unwrap()));
         assert_ne!(id, TargetId::of("shop", "az-b", "127.0.1.1:9001".parse().unwrap()));
         assert_ne!(id, TargetId::of("shop2", "az-a", "127.0.1.1:9001".parse().unwrap()));
+    }
+
+    #[test]
+    fn what_was_refused_or_given_up_is_not_silence() {
+        let address = "127.0.1.1:9001".parse().unwrap();
+        let state = TargetState::new(TargetId(1), "az-a".into(), address, 1);
+        for _ in 0..8 {
+            assert!(state.begin(u32::MAX, 0));
+            state.end();
+        }
+        assert_eq!(state.unanswered(), 0);
+        assert!(state.begin_unless_silent(u32::MAX, 0, 2));
+        assert_eq!((state.unanswered(), state.in_flight()), (1, 1));
     }
 
     #[test]
