@@ -1,0 +1,11 @@
+//! The shop, black box: one instance by itself, the processes that are kept alive, and the whole system through the proxy.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod browser;
+mod group;
+mod instance;
+mod processes;
+mod readme;
+mod shoppers;
+mod survival;
