@@ -17,8 +17,8 @@ use tokio::time::MissedTickBehavior;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::config::{Changes, Config, ConfigErrors};
-use crate::control::membership::Tended;
 use crate::control::reloads::{Outcome, Refused, Report, Request, Trigger, Wanted};
+use crate::control::tended::Tended;
 use crate::control::{Control, Phase, Running};
 use crate::proxy::{Unprepared, Workers};
 use crate::telemetry;

@@ -12,8 +12,6 @@ pub struct Drain {
     since: Option<Instant>,
     /// Set by the operator for this drain; else the pool's.
     deadline: Option<Duration>,
-    /// It has been said that the target may be removed.
-    pub announced: bool,
 }
 
 impl Drain {
@@ -21,9 +19,7 @@ impl Drain {
     pub fn wish(&mut self, admin: AdminState, asked: bool, deadline: Option<Duration>, now: Instant) {
         self.asked = asked;
         match admin == AdminState::Drain || (admin == AdminState::Up && asked) {
-            true if self.since.is_none() => {
-                (self.since, self.deadline, self.announced) = (Some(now), deadline, false);
-            }
+            true if self.since.is_none() => (self.since, self.deadline) = (Some(now), deadline),
             true => self.deadline = deadline.or(self.deadline),
             false => *self = Self { asked, ..Self::default() },
         }

@@ -15,19 +15,17 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use super::discovery::Progress;
-use super::drain::Drain;
 use super::health::Probed;
-use super::health::verdict::{Checks, Transition};
+use super::health::verdict::Transition;
 use super::recent::Recent;
-use super::review::{self, Reviewed, Watched};
+use super::review::{self, Reviewed};
 use super::shift::Shifts;
 use super::sources::{Listed, Source, Sources};
-use super::standing::{Presence, Standing, Strength};
+use super::standing::{Presence, Strength};
+use super::tended::Tended;
 use crate::config::{self, ZoneName};
 use crate::pool::counters::Distribution;
-use crate::pool::{
-    AdminState, HealthState, Member, Pool, Pools, Snapshot, Status, TargetId, TargetState, ZoneOut,
-};
+use crate::pool::{AdminState, HealthState, Member, Pool, Pools, Snapshot, Status, TargetId, ZoneOut};
 
 /// One pool, as the control plane sees it.
 pub struct PoolControl {
@@ -51,36 +49,6 @@ pub struct PoolControl {
     retired: Cell<bool>,
     /// Names in DNS where targets are found, by their questions.
     names: RefCell<BTreeMap<Arc<str>, Rc<Progress>>>,
-}
-
-/// One target of a pool, with all that led to its status.
-pub struct Tended {
-    /// Identity and what outlives snapshots.
-    pub state: Arc<TargetState>,
-    /// Share relative to the others.
-    pub weight: u32,
-    /// Requests in flight at most; `None` for no limit.
-    pub max_connections: Option<u32>,
-    /// Who lists it, and whether they still do.
-    pub standing: Standing,
-    /// From the operator.
-    pub admin: AdminState,
-    /// From active checks.
-    pub checks: Checks,
-    /// The last check; `None` before the first has ended.
-    pub last_probe: Option<Probed>,
-    /// Checks that passed, and checks that failed.
-    pub probes: [u64; 2],
-    /// Times to the first byte.
-    first_byte: Recent,
-    /// Its status in the snapshot that was published last.
-    pub status: Status,
-    /// When it got this status.
-    pub since: SystemTime,
-    /// How it behaves.
-    pub watched: Watched,
-    /// How it leaves on purpose.
-    pub drain: Drain,
 }
 
 impl PoolControl {
@@ -454,81 +422,6 @@ impl PoolControl {
             warn!(%pool, healthy, targets, threshold, "too few targets are healthy: health is ignored");
         } else {
             info!(%pool, healthy, targets, threshold, "enough targets are healthy again: health counts");
-        }
-    }
-}
-
-impl Tended {
-    fn new(state: Arc<TargetState>, source: Source, listed: &Listed, rules: &config::Health) -> Self {
-        Self {
-            state,
-            weight: listed.weight,
-            max_connections: listed.max_connections,
-            standing: Standing::listed(source, listed.priority),
-            admin: AdminState::Up,
-            checks: Checks::new(rules),
-            last_probe: None,
-            probes: [0; 2],
-            first_byte: Recent::default(),
-            status: Status::Initial,
-            since: SystemTime::now(),
-            watched: Watched::default(),
-            drain: Drain::default(),
-        }
-    }
-
-    /// The same target as `source` lists it now.
-    fn adopted(self, source: Source, listed: &Listed) -> Self {
-        Self {
-            weight: listed.weight,
-            max_connections: listed.max_connections,
-            standing: Standing::listed(source, listed.priority),
-            ..self
-        }
-    }
-
-    /// Whether nothing but its duty keeps it from new sessions.
-    fn takes_new(&self) -> bool {
-        self.checks.state() == HealthState::Healthy && self.admin == AdminState::Up && self.weight > 0
-    }
-
-    /// Whether it is still of use to anybody.
-    fn stays(&self, now: Instant) -> bool {
-        let kept = || self.in_service() && self.standing.leaves_at().is_none_or(|at| now < at);
-        self.standing.presence == Presence::Listed || kept()
-    }
-
-    /// Whether it answers checks and may get requests, if only those of bound sessions.
-    pub fn in_service(&self) -> bool {
-        self.checks.state() == HealthState::Healthy && self.admin != AdminState::Down
-    }
-
-    /// Times from an attempt's start to the head of the answer, in the last minute.
-    pub fn first_byte(&self) -> Distribution {
-        self.first_byte.of(&self.first_byte_ever())
-    }
-
-    fn first_byte_ever(&self) -> Distribution {
-        Distribution::of_lanes(&self.state.lanes, |lane| &lane.first_byte)
-    }
-
-    fn member(
-        &self,
-        config: &config::Pool,
-        strength: &Strength,
-        zone_out: Option<ZoneOut>,
-        now: Instant,
-    ) -> Member {
-        Member {
-            state: self.state.clone(),
-            weight: self.weight,
-            max_connections: self.max_connections.unwrap_or(u32::MAX),
-            health: self.checks.state(),
-            admin: self.drain.state(self.admin, config.drain.deadline, now),
-            ejected: self.watched.record.ejected.as_ref().map(|ejection| ejection.stay),
-            zone_out,
-            ramp: self.watched.ramp(config.slow_start, now),
-            duty: self.standing.duty(strength),
         }
     }
 }

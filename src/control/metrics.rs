@@ -352,10 +352,7 @@ fn names(text: &mut Exposition, control: &Control) {
 }
 
 /// Calls `write` for every target of every pool, with the labels that name it.
-fn each_target(
-    control: &Control,
-    mut write: impl FnMut([(&'static str, &str); 3], &super::membership::Tended),
-) {
+fn each_target(control: &Control, mut write: impl FnMut([(&'static str, &str); 3], &super::tended::Tended)) {
     for pool in &control.running().pools {
         for target in pool.targets().iter() {
             let address = target.state.address.to_string();
@@ -401,7 +398,7 @@ fn target_states(text: &mut Exposition, control: &Control) {
         Kind::Gauge,
         "1 when a draining target can be switched off without loss.",
     );
-    each_target(control, |labels, target| safe.sample(&labels, u8::from(target.drain.announced)));
+    each_target(control, |labels, target| safe.sample(&labels, u8::from(target.was_safe)));
     let mut ejections =
         text.family("selvedge_target_ejections_total", Kind::Counter, "How often a target was ejected.");
     each_target(control, |labels, target| ejections.sample(&labels, target.watched.record.ever()));

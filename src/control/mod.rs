@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! membership   one PoolControl per pool: who is in it; the only writer of snapshots
+//! tended       all that is known of one target
 //! sources      who lists which targets; standing: what follows for each of them
 //! state        what operators decided, kept over a restart
 //! discovery/   finds targets in DNS
@@ -33,6 +34,7 @@ pub mod shift;
 pub mod sources;
 pub mod standing;
 pub mod state;
+pub mod tended;
 pub mod window;
 
 use std::cell::RefCell;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 use tracing::{info, warn};
 
 use super::gray_zone::{self, Finding, Gray, ZoneEvidence};
-use super::membership::{PoolControl, Tended};
+use super::membership::PoolControl;
 use super::outlier::{self, Evidence, Record};
+use super::tended::Tended;
 use super::window::{STEP, Tally, Window};
 use super::{drain, shift::Shift};
 use crate::config::{self, ZoneName};
@@ -233,10 +234,11 @@ impl PoolControl {
         for target in self.targets_mut().iter_mut() {
             let ends_at = target.drain.ends_at(config.drain.deadline);
             over |= target.status == Status::Draining && ends_at.is_some_and(|end| now >= end);
-            if !target.drain.announced && target.is_safe_to_remove(&config.drain, now) {
-                target.drain.announced = true;
+            let is_safe = target.is_safe_to_remove(&config.drain, now);
+            if is_safe && !target.was_safe {
                 safe.push(target.state.name.clone());
             }
+            target.was_safe = is_safe;
         }
         for name in safe {
             self.decide(
@@ -297,13 +299,15 @@ impl Tended {
 
     /// Whether nothing is lost when it is switched off now.
     pub fn is_safe_to_remove(&self, rules: &config::Drain, now: Instant) -> bool {
-        let Some(since) = self.drain.since() else { return false };
-        let over = self.drain.ends_at(rules.deadline).is_some_and(|end| now >= end);
+        let asked = self.drain.since().zip(self.drain.ends_at(rules.deadline));
+        let vanished =
+            || self.standing.leaves_at().map(|end| (end.checked_sub(rules.deadline).unwrap_or(now), end));
+        let Some((since, end)) = asked.or_else(vanished) else { return false };
         let last_seen = self.state.bound().and_then(|bound| bound.last_seen());
         let quiet_for = last_seen.map(|at| {
             let at = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(at));
             SystemTime::now().duration_since(at).unwrap_or_default()
         });
-        drain::is_safe(self.state.in_flight(), over, now.duration_since(since), quiet_for, rules.quiet)
+        drain::is_safe(self.state.in_flight(), now >= end, now.duration_since(since), quiet_for, rules.quiet)
     }
 }

@@ -18,7 +18,7 @@ async fn call(edge: &Edge, method: &str, target: &str, body: &str) -> (u16, Valu
 fn empty(top: &str) -> Setup {
     Edge::without_pool().top(top).and(
         "[[route]]\npool = \"shop\"\n[pool.shop]\nstickiness.mode = \"lb_cookie\"\ndrain.deadline = \"1h\"\n\
-         queue.length = 0\n[pool.shop.health]\npath = \"/healthz\"\ninterval = \"100ms\"\n",
+         drain.quiet = \"1s\"\nqueue.length = 0\n[pool.shop.health]\npath = \"/healthz\"\ninterval = \"100ms\"\n",
     )
 }
 
@@ -53,6 +53,7 @@ async fn a_target_is_registered_changed_and_taken_back() {
     assert_eq!(answering(&edge, 20).await, ["two"]);
     assert_eq!(bound.get("/").await.origin(), "one");
     assert_eq!(call(&edge, "DELETE", &named("az-a", &one), "").await.1["error"]["code"], "not_registered");
+    edge.logged(&["decided", "safe to remove", &named("az-a", &one)]).await;
 }
 
 #[tokio::test]

@@ -10,9 +10,10 @@ use serde::{Serialize, Serializer};
 
 use crate::config::{self, Balance, StickinessMode};
 use crate::control::health::Probed;
-use crate::control::membership::{PoolControl, Tended, admin_word, health_word};
+use crate::control::membership::{PoolControl, admin_word, health_word};
 use crate::control::metrics::{CLASSES, count_zones};
 use crate::control::review::Decision;
+use crate::control::tended::Tended;
 use crate::control::{Control, phase_word};
 use crate::pool::counters::{Counter, Distribution, Lanes};
 use crate::pool::{AdminState, Failure, HealthState, Snapshot, Status, Stay, Verdict};

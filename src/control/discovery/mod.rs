@@ -113,7 +113,7 @@ fn sights(pool: &PoolControl, source: &Source) -> Vec<Sight> {
     let listed = targets
         .iter()
         .filter(|target| target.standing.source == *source && target.standing.presence == Presence::Listed);
-    let sight = |target: &super::membership::Tended| {
+    let sight = |target: &super::tended::Tended| {
         let lanes = &target.state.lanes;
         let failed = |failure: Failure| lanes.sum(|lane| &lane.failures[failure as usize]);
         Sight {
