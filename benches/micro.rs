@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use selvedge::config::{Balance, Config, KeyRing, Overrides};
-use selvedge::pool::{AdminState, Duty, HealthState, Member, Snapshot, TargetId, TargetState};
+use selvedge::pool::{Member, Snapshot, TargetId, TargetState};
 use selvedge::proxy::balance::{Choice, Pick};
 use selvedge::proxy::request::Head;
 use selvedge::proxy::route::RouteTable;
@@ -121,17 +121,7 @@ fn member(number: u32) -> Member {
     let zone = ["az-a", "az-b", "az-c"][number as usize % 3];
     let address = ([127, 0, (number >> 8) as u8, number as u8], 9001).into();
     let id = TargetId::of("shop", zone, address);
-    Member {
-        state: Arc::new(TargetState::new(id, zone.into(), address, 1)),
-        weight: 1,
-        max_connections: u32::MAX,
-        health: HealthState::Healthy,
-        admin: AdminState::Up,
-        ejected: None,
-        zone_out: None,
-        ramp: 1.0,
-        duty: Duty::Serving,
-    }
+    Member::in_service(Arc::new(TargetState::new(id, zone.into(), address, 1)))
 }
 
 /// A table of `count` routes; `condition` is the line that tells them apart.

@@ -8,7 +8,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use selvedge::config::{Config, Overrides, Pool, ZoneName};
-use selvedge::pool::{AdminState, Duty, HealthState, Member, Snapshot, TargetId, TargetState, ZoneOut};
+use selvedge::pool::{AdminState, HealthState, Member, Snapshot, TargetId, TargetState, ZoneOut};
 use selvedge::proxy::balance::{Choice, Pick};
 use selvedge::proxy::session::Bond;
 
@@ -202,17 +202,7 @@ pub(crate) fn follow(after: &Fleet, nodes: usize, witnesses: usize, bonds: &mut 
 
 fn member(zone: &str, address: SocketAddr) -> Member {
     let id = TargetId::of("shop", zone, address);
-    Member {
-        state: Arc::new(TargetState::new(id, zone.into(), address, 1)),
-        weight: 1,
-        max_connections: u32::MAX,
-        health: HealthState::Healthy,
-        admin: AdminState::Up,
-        duty: Duty::Serving,
-        ejected: None,
-        zone_out: None,
-        ramp: 1.0,
-    }
+    Member::in_service(Arc::new(TargetState::new(id, zone.into(), address, 1)))
 }
 
 fn pool() -> Arc<Pool> {

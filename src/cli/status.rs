@@ -52,10 +52,33 @@ struct Pool {
     balance: String,
     panic: bool,
     waiting: u64,
+    #[serde(default)]
+    zones: Vec<Zone>,
     targets: Vec<Target>,
     /// Names in DNS; an older node says nothing of them.
     #[serde(default)]
     discovery: Vec<Name>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Zone {
+    name: String,
+    share: f64,
+    state: String,
+    until: Option<String>,
+    reason: Option<String>,
+}
+
+impl Zone {
+    /// Why it is not as it should be; nothing when it is.
+    fn trouble(&self) -> String {
+        if self.state == "ok" {
+            return String::new();
+        }
+        let until = self.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
+        let reason = self.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        format!("{}{until}{reason}", self.state)
+    }
 }
 
 #[derive(Debug, Deserialize)]
@@ -132,7 +155,10 @@ fn table(pool: &Pool) -> String {
         let open = targets.iter().filter(|target| target.takes_new).count();
         let sum = targets.iter().map(|target| target.in_flight).sum::<u64>().to_string();
         let count = format!("{open} of {} open", targets.len());
-        rows.push([zone.to_owned(), count, String::new(), sum, String::new(), String::new()]);
+        let known = pool.zones.iter().find(|known| known.name == zone);
+        let share = known.map(|known| format!("{} % of new", known.share)).unwrap_or_default();
+        let trouble = known.map(Zone::trouble).unwrap_or_default();
+        rows.push([zone.to_owned(), count, String::new(), sum, share, trouble]);
         rows.extend(targets.into_iter().map(|target| {
             let takes = match (target.takes_new, target.keeps_bound) {
                 (true, true) => "all",
@@ -198,6 +224,10 @@ mod tests {
     fn a_pool_is_shown_zone_by_zone() {
         let json = r#"{
             "name": "shop", "balance": "least_outstanding", "panic": true, "waiting": 2, "more": 1,
+            "zones": [
+                {"name": "az-a", "share": 100.0, "state": "ok", "until": null, "reason": null},
+                {"name": "az-b", "share": 0.0, "state": "shifted", "until": "tomorrow", "reason": "a drill"}
+            ],
             "targets": [
                 {"name": "az-a/127.0.1.1:9001", "zone": "az-a", "address": "127.0.1.1:9001", "weight": 1,
                  "status": "healthy", "in_flight": 12, "takes_new": true, "keeps_bound": true, "last_probe": null,
@@ -218,10 +248,10 @@ pool shop (least_outstanding): 2 waiting, in panic: health is ignored
   found by SRV shop.internal: 1
   found by A more.internal:80: 0; no such name (at now)
                     status       weight  in flight  takes           why
-  az-a              1 of 2 open                 12
+  az-a              1 of 2 open                 12  100 % of new
     127.0.1.1:9001  healthy           1         12  all             checks pass: 200
     127.0.1.2:9001  down              1          0  nothing
-  az-b              0 of 1 open                  3
+  az-b              0 of 1 open                  3  0 % of new      shifted until tomorrow: a drill
     127.0.2.1:9001  draining        100          3  bound sessions
 ";
         assert_eq!(table(&pool), expected);

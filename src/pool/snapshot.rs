@@ -93,6 +93,21 @@ pub struct Member {
 }
 
 impl Member {
+    /// A target with nothing against it, as heavy as any other.
+    pub fn in_service(state: Arc<TargetState>) -> Self {
+        Self {
+            state,
+            weight: 1,
+            max_connections: u32::MAX,
+            health: HealthState::Healthy,
+            admin: AdminState::Up,
+            duty: Duty::Serving,
+            ejected: None,
+            zone_out: None,
+            ramp: 1.0,
+        }
+    }
+
     /// Whether it would take new sessions if it were healthy.
     fn expected(&self) -> bool {
         self.admin == AdminState::Up && self.duty == Duty::Serving && self.zone_out.is_none()

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use super::Worker;
 use super::balance::Pick;
-use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::plan::PoolPlan;
 use super::worker::View;
@@ -31,22 +30,16 @@ const FIRST_HESITATION: Duration = Duration::from_millis(50);
 
 /// What one request has waited so far.
 pub(crate) struct Patience<'a> {
+    worker: &'a Worker,
     pool: &'a PoolPlan,
     since: Option<Instant>,
     hesitating_since: Option<Instant>,
     hesitated: bool,
-    deadline: Deadline,
 }
 
 impl<'a> Patience<'a> {
-    pub(crate) fn new(worker: &Worker, pool: &'a PoolPlan) -> Self {
-        Self {
-            pool,
-            since: None,
-            hesitating_since: None,
-            hesitated: false,
-            deadline: worker.deadlines.register(),
-        }
+    pub(crate) fn new(worker: &'a Worker, pool: &'a PoolPlan) -> Self {
+        Self { worker, pool, since: None, hesitating_since: None, hesitated: false }
     }
 
     pub(crate) fn is_waiting(&self) -> bool {
@@ -139,7 +132,7 @@ impl<'a> Patience<'a> {
             return Ok(());
         }
         let nap = if why == Pick::NoneLeft { left.min(LOOK_AGAIN) } else { left };
-        let _ = self.deadline.limit(nap, turn).await;
+        let _ = self.worker.deadlines.register().limit(nap, turn).await;
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ pub(crate) struct Landed {
 }
 
 impl Session {
-    /// Reads the session cookies of a request whose route leads to `pools`. Without a session, weights decide.
+    /// Reads the session cookies of a request whose route leads to `pools`. Without a session, weight decide.
     pub(crate) fn read(worker: &Worker, plan: &Plan, pools: &[WeightedPool], head: &Head) -> Self {
         let now = worker.deadlines.unix_seconds();
         let mut worst = Verdict::None;
@@ -165,14 +165,13 @@ fn draw(plan: &Plan, pools: &[WeightedPool], random: u64) -> usize {
     if let [only] = pools {
         return only.pool;
     }
-    let is_open =
-        |choice: &&WeightedPool| choice.weight > 0 && !plan.pool(choice.pool).view().snapshot.open.is_empty();
-    let any_open = pools.iter().any(|choice| is_open(&choice));
-    let candidates = || pools.iter().filter(|choice| !any_open || is_open(choice));
-    let total: u64 = candidates().map(|choice| u64::from(choice.weight)).sum();
+    let is_open = |choice: &&WeightedPool| !plan.pool(choice.pool).view().snapshot.open.is_empty();
+    let weight = |choice: &WeightedPool| u64::from(choice.weight);
+    let of_open: u64 = pools.iter().filter(is_open).map(weight).sum();
+    let total = if of_open > 0 { of_open } else { pools.iter().map(weight).sum() };
     let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
-    for choice in candidates() {
-        match at.checked_sub(u64::from(choice.weight)) {
+    for choice in pools.iter().filter(|choice| of_open == 0 || is_open(choice)) {
+        match at.checked_sub(weight(choice)) {
             Some(left) => at = left,
             None => return choice.pool,
         }

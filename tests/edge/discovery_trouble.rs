@@ -20,7 +20,7 @@ fn setup(dns: &Dns, discover: &str, pool: &str) -> Setup {
         .pool(&format!("{QUICK}\nstickiness.mode = \"lb_cookie\"\n{pool}"))
 }
 
-/// Shoppers who ask without pause until they are stopped: half of them with a session.
+/// Shoppers who ask again 5 ms after each answer until they are stopped: half of them with a session.
 struct Shoppers {
     stop: Arc<AtomicBool>,
     tasks: Vec<JoinHandle<Trip>>,

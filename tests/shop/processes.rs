@@ -110,6 +110,7 @@ pub(crate) struct System {
     pub(crate) child: Child,
     pub(crate) proxy: SocketAddr,
     pub(crate) dns: SocketAddr,
+    pub(crate) admin: SocketAddr,
     /// Port of the instances.
     pub(crate) port: u16,
     /// Name and process id of each part, as announced.
@@ -148,7 +149,7 @@ impl System {
         }
         // Whoever writes into a pipe that nobody reads stops at some point.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, proxy, dns, port, announced, _data: data }
+        Self { child, proxy, dns, admin, port, announced, _data: data }
     }
 
     /// Names and addresses of the instances.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::{self, Balance, HashOn, ZoneName};
-use crate::pool::{AdminState, Duty, HealthState, Member, Snapshot, Stay, TargetId, TargetState, ZoneOut};
+use crate::pool::{AdminState, HealthState, Member, Snapshot, Stay, TargetId, TargetState, ZoneOut};
 use proptest::prelude::*;
 use std::sync::Arc;
 
@@ -10,15 +10,9 @@ fn member(zone: &str, host: u8, weight: u32, limit: u32) -> Member {
     let address = format!("127.0.0.{host}:9001").parse().unwrap();
     let id = TargetId::of("shop", zone, address);
     Member {
-        state: Arc::new(TargetState::new(id, zone.into(), address, 1)),
         weight,
         max_connections: limit,
-        health: HealthState::Healthy,
-        admin: AdminState::Up,
-        ejected: None,
-        zone_out: None,
-        ramp: 1.0,
-        duty: Duty::Serving,
+        ..Member::in_service(Arc::new(TargetState::new(id, zone.into(), address, 1)))
     }
 }
 
