@@ -12,6 +12,8 @@ command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
 command -v curl >/dev/null || missing+=(curl)
 command -v openssl >/dev/null || missing+=(openssl)
+# An authority that gives certificates by ACME.
+command -v pebble >/dev/null || missing+=(pebble)
 # Other DNS servers, whose answers the tests compare with ours.
 PATH=$PATH:/usr/sbin
 command -v knotd >/dev/null || missing+=(knot)

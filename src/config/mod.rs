@@ -11,6 +11,7 @@
 //! file is reported in one go, each with its line, its key, what is wrong and what to write instead.
 //! Nothing here opens a socket: only `load` reads files (the configuration, session keys, certificates and their keys).
 
+pub mod acme;
 pub mod certificate;
 pub mod changes;
 mod compile;
@@ -79,6 +80,8 @@ pub struct Config {
     pub log: Log,
     /// Who is asked about names.
     pub resolver: Arc<Resolver>,
+    /// Certificates that the node obtains by itself; `None` without `[acme]`.
+    pub acme: Option<Arc<acme::Acme>>,
     /// File that keeps what operators decide at run time; `None` keeps nothing.
     pub state: Option<PathBuf>,
     /// Things that work but that their author would want to know; logged at start, printed by `check`.

@@ -20,8 +20,10 @@ use super::certificate::Facts;
 /// TLS of a listener.
 #[derive(Debug, Clone)]
 pub struct ListenerTls {
-    /// By the names that they hold; the first is shown to clients that ask for a name on none. Never empty.
+    /// By the names that they hold; the first is shown to clients that ask for a name on none. Empty only with `acme`.
     pub certificates: Vec<Certificate>,
+    /// Whether certificates that the node obtains by itself are shown too. Default off.
+    pub acme: bool,
     /// Oldest version that is spoken. Default 1.2.
     pub min_version: MinVersion,
     /// Whether clients show certificates. Default off.

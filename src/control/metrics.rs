@@ -165,6 +165,7 @@ fn handshakes(text: &mut Exposition, control: &Control) {
         "TLS handshakes with clients under way now.",
     )
     .sample(&[], lanes.sum(|lane| &lane.tls.under_way));
+    acme(control, text);
     let running = control.running();
     let certificates = || {
         let listeners = running.config.listeners.iter();
@@ -347,6 +348,31 @@ fn names(text: &mut Exposition, control: &Control) {
     each_name(control, |labels, shown, _| {
         if let Some(good) = shown.good {
             ages.sample(&labels, good.at.elapsed().as_secs_f64());
+        }
+    });
+}
+
+/// Certificates that the node obtains by itself.
+fn acme(control: &Control, text: &mut Exposition) {
+    if control.running().config.acme.is_none() {
+        return;
+    }
+    let mut ends = text.family(
+        "selvedge_acme_certificate_not_after_seconds",
+        Kind::Gauge,
+        "When a certificate that the node obtained by itself expires, since 1970; 0 while there is none.",
+    );
+    control.certificates.each(|name, progress| {
+        ends.sample(&[("certificate", name)], progress.not_after().map_or(0.0, seconds));
+    });
+    let mut tries = text.family(
+        "selvedge_acme_orders_total",
+        Kind::Counter,
+        "Tries to obtain a certificate, by what came of them.",
+    );
+    control.certificates.each(|name, progress| {
+        for (result, count) in [("obtained", progress.tries[0]), ("failed", progress.tries[1])] {
+            tries.sample(&[("certificate", name), ("result", result)], count);
         }
     });
 }

@@ -10,6 +10,7 @@
 //! review       the regular look at each pool, which carries out what these decide:
 //! outlier, gray_zone, drain, shift     who is out, for what reason, until when; window: what they look at
 //! reloads      the way to ask for another configuration, and what came of it
+//! acme/        obtains certificates; durable: files that are whole after a crash
 //! dns_answers/ which nodes are answered to questions for the balancer's own names
 //! recent       durations of the last minute
 //! metrics      everything that is counted, as Prometheus reads it
@@ -18,10 +19,12 @@
 //!
 //! All of it runs on one thread, next to the workers and not in their way: the planes share nothing but `pool`.
 
+pub mod acme;
 pub mod admin;
 pub mod discovery;
 pub mod dns_answers;
 pub mod drain;
+pub mod durable;
 pub mod gray_zone;
 pub mod health;
 pub mod membership;
@@ -77,6 +80,7 @@ pub async fn run(control: Rc<Control>, admin: Option<AdminListener>) {
     control.running().pools.iter().for_each(|pool| control.tend(pool));
     spawn_local(keep_recent(control.clone()));
     spawn_local(end_shifts(control.clone()));
+    spawn_local(acme::run(control.clone()));
     if let Some(dns) = &control.dns {
         dns.start();
     }
@@ -141,6 +145,8 @@ pub struct Control {
     /// What operators decided, as it is kept.
     pub state: State,
     resolver: Rc<Resolver>,
+    /// Certificates that the node obtains by itself.
+    pub certificates: acme::Certificates,
     /// What is answered over DNS; `None` when this node answers nothing.
     pub dns: Option<Rc<Nodes>>,
     running: RefCell<Rc<Running>>,
@@ -197,8 +203,10 @@ impl Control {
         // Those whose time came while the node was away are over.
         shifts.expire(SystemTime::now());
         running.pools.iter().for_each(|pool| register_kept(&state, pool));
+        let certificates = acme::Certificates::default();
+        certificates.follow(running.config.acme.as_ref(), running.generation, &node.pools.managed);
         let (reloads, running) = (Reloads::default(), RefCell::new(Rc::new(running)));
-        Self { node, reloads, shifts, state, resolver, dns: None, running }
+        Self { node, reloads, shifts, state, resolver, certificates, dns: None, running }
     }
 
     /// Takes charge of what is answered over DNS too.

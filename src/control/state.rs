@@ -13,9 +13,8 @@
 
 use std::cell::{Ref, RefCell};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,6 +24,8 @@ use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tracing::{error, info};
+
+use super::durable::{beside, replace};
 
 /// Of the form of the file: a file of another version is not read.
 const VERSION: u32 = 1;
@@ -219,25 +220,6 @@ fn put_aside(file: &Path) -> String {
             )
         }
     }
-}
-
-/// Replaces the contents of `file`: nobody ever sees less than all of the old or all of the new.
-fn replace(file: &Path, text: &[u8]) -> io::Result<()> {
-    let new = beside(file, "new");
-    let mut opened = File::options().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    opened.write_all(text)?;
-    opened.sync_all()?;
-    fs::rename(&new, file)?;
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-/// The path of `file` with another ending.
-fn beside(file: &Path, ending: &str) -> PathBuf {
-    let mut path = file.as_os_str().to_owned();
-    path.push(".");
-    path.push(ending);
-    path.into()
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod conduct;
 pub mod counters;
 pub mod distinct;
+pub mod managed;
 pub mod outcome;
 pub mod queue;
 pub mod snapshot;
@@ -25,6 +26,7 @@ use tokio::sync::Notify;
 use crate::config;
 pub use budget::Budget;
 pub use counters::{Counter, Histogram, Lanes, PoolLane, TargetLane, TlsLane, WorkerLane};
+pub use managed::Managed;
 pub use outcome::{Failure, HandshakeFailure, Refusal, Verdict};
 pub use queue::{Line, WaitQueue};
 pub use snapshot::{AdminState, Duty, HealthState, Keeps, Member, Snapshot, Status, Stay, Target, ZoneOut};
@@ -104,13 +106,20 @@ pub struct Pools {
     states: DashMap<TargetId, Arc<TargetState>, foldhash::fast::RandomState>,
     /// Counters of the workers themselves.
     pub workers: Lanes<WorkerLane>,
+    /// Certificates that the node obtains by itself.
+    pub managed: Arc<Managed>,
     worker_count: usize,
 }
 
 impl Pools {
     /// For so many workers.
     pub fn new(workers: usize) -> Self {
-        Self { states: DashMap::default(), workers: Lanes::new(workers), worker_count: workers }
+        Self {
+            states: DashMap::default(),
+            workers: Lanes::new(workers),
+            managed: Arc::default(),
+            worker_count: workers,
+        }
     }
 
     /// A new pool, without targets.

@@ -104,6 +104,9 @@ async fn forward(
     if head.path.as_str() == "*" || is_last_hop(head) {
         return Ok(options());
     }
+    if let Some(proof) = worker.managed().http_proof(head.path.path()) {
+        return Ok(own(StatusCode::OK, HeaderValue::from_static("application/octet-stream"), proof));
+    }
     if let Some(port) = peer.listener.redirect_to_https
         && !peer.origin.is_secure(&head.headers)
     {
@@ -319,13 +322,18 @@ fn moved(status: StatusCode, location: &[u8]) -> Result<Answer, ProxyError> {
 }
 
 fn responded(respond: &config::Respond) -> Answer {
+    let mut answer = own(respond.status, respond.content_type.clone(), respond.body.clone());
+    if matches!(respond.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        answer.body = Body::Empty;
+    }
+    answer
+}
+
+/// An answer that comes from no target.
+fn own(status: StatusCode, content_type: HeaderValue, body: bytes::Bytes) -> Answer {
     let mut headers = Fields::new();
-    headers.insert(header::CONTENT_TYPE, respond.content_type.clone());
-    let body = match respond.status {
-        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Body::Empty,
-        _ => Body::Full(respond.body.clone()),
-    };
-    Answer { version: Version::HTTP_11, status: respond.status, headers, body, record: None }
+    headers.insert(header::CONTENT_TYPE, content_type);
+    Answer { version: Version::HTTP_11, status, headers, body: Body::Full(body), record: None }
 }
 
 /// Counts one request of a pool, from its head to the last byte of its answer.

@@ -23,6 +23,7 @@ use super::io::Io;
 use super::tls::{self, Acceptor};
 use super::{Worker, http1};
 use crate::config::{self, KeyRing};
+use crate::pool::Managed;
 
 /// Connections that the kernel completes while no worker accepts.
 const BACKLOG: i32 = 4096;
@@ -86,8 +87,13 @@ impl BoundListener {
     }
 
     /// What each of so many workers is told of it: its socket too, the first time. `ring` seals session tickets.
-    pub(crate) fn for_workers(&mut self, count: usize, ring: &Arc<KeyRing>) -> Vec<WorkerListener> {
-        let tls = self.config.tls.as_ref().map(|tls| tls::server_config(tls, ring));
+    pub(crate) fn for_workers(
+        &mut self,
+        count: usize,
+        ring: &Arc<KeyRing>,
+        managed: &Arc<Managed>,
+    ) -> Vec<WorkerListener> {
+        let tls = self.config.tls.as_ref().map(|tls| tls::server_config(tls, ring, managed));
         let one = |_| WorkerListener {
             config: self.config.clone(),
             tls: tls.clone(),
@@ -288,6 +294,8 @@ impl Listening {
         let peer = Peer::new(config.clone(), address, identity);
         match protocol {
             tls::Protocol::Http1 => http1::serve(worker, self, config, io, peer).await,
+            // It has seen what it wanted to see.
+            tls::Protocol::AcmeTls => io.say_goodbye(),
         }
     }
 

@@ -21,7 +21,7 @@ use super::session::OpenedCookies;
 use super::upstream::{AttemptError, Terms, Upstream};
 use super::workers::Change;
 use crate::config;
-use crate::pool::{Pool, PoolLane, Pools, Snapshot, TargetId, WorkerLane};
+use crate::pool::{Managed, Pool, PoolLane, Pools, Snapshot, TargetId, WorkerLane};
 
 /// Empty lists of fields kept for the next heads, and the most fields that one may have room for.
 const SPARE_FIELDS: usize = 64;
@@ -76,6 +76,11 @@ impl Worker {
     /// This worker's counters that belong to no pool.
     pub(crate) fn lane(&self) -> &WorkerLane {
         self.shared.workers.of(self.index)
+    }
+
+    /// Certificates that the node obtains by itself, and their proofs.
+    pub(crate) fn managed(&self) -> &Managed {
+        &self.shared.managed
     }
 
     /// The plan of a request that begins now.

@@ -19,7 +19,7 @@ use super::route::RouteTable;
 use super::worker::Worker;
 use crate::config::{self, Config};
 use crate::lifecycle::Phase;
-use crate::pool::{Pool, Pools};
+use crate::pool::{Managed, Pool, Pools};
 
 /// Polls between two looks at the sockets. Lower than tokio's 61: a worker's polls are short, and what has arrived should
 /// not wait for all of them.
@@ -31,6 +31,7 @@ pub struct Workers {
     inboxes: Vec<mpsc::Sender<Change>>,
     /// In the order of the configuration.
     listeners: RefCell<Vec<BoundListener>>,
+    managed: Arc<Managed>,
 }
 
 /// What a worker is to follow from now on.
@@ -109,7 +110,8 @@ impl Workers {
             })?);
         }
         starting.iter().take(threads.len()).collect::<std::io::Result<()>>()?;
-        let workers = Self { threads, inboxes, listeners: RefCell::default() };
+        let managed = shared.managed.clone();
+        let workers = Self { threads, inboxes, listeners: RefCell::default(), managed };
         let places = workers.inboxes.iter().map(mpsc::Sender::try_reserve).collect::<Result<_, _>>();
         let places = places.map_err(|_| std::io::Error::other("a worker has ended at its start"))?;
         let listeners = listeners.into_iter().map(Bound::Now).collect();
@@ -182,7 +184,9 @@ impl Prepared<'_> {
         let count = self.places.len();
         let mut of_listeners: Vec<_> = listeners
             .iter_mut()
-            .map(|listener| listener.for_workers(count, &config.session_keys.ring).into_iter())
+            .map(|listener| {
+                listener.for_workers(count, &config.session_keys.ring, &self.workers.managed).into_iter()
+            })
             .collect();
         for place in self.places {
             place.send(Change {

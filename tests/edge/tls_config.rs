@@ -116,3 +116,49 @@ async fn tls_to_targets_is_checked_too() {
     }
     findings.report();
 }
+
+#[test]
+fn certificates_by_acme_are_checked_before_an_authority_is_asked() {
+    let acme = |lines: &str| {
+        with_listener("tls.acme = true")
+            + &format!(
+                "[acme]\ndirectory = \"https://ca.test/dir\"\nterms_of_service_agreed = true\nstorage = \"acme\"\n{lines}"
+            )
+    };
+    let certificate = "[[acme.certificate]]\nnames = [\"shop.test\"]\n";
+    let (code, text) = check(&acme(certificate));
+    assert_eq!((code, text.contains("warning")), (Some(0), false), "{text}");
+    let mut findings = Findings::default();
+    for (config, said) in [
+        (with_listener("tls.acme = true"), "acme: is missing, and listener web says acme = true"),
+        (acme("[[acme.certificate]]\nnames = []\n"), "acme.certificate[0].names: is empty"),
+        (acme("[[acme.certificate]]\nnames = [\"*.shop.test\"]\n"), "\"*.shop.test\" is not a domain name"),
+        (acme("[[acme.certificate]]\nnames = [\"localhost\"]\n"), "localhost is not a public name"),
+        (acme(""), "acme.certificate: is missing"),
+        (
+            acme(&format!("{certificate}{certificate}")),
+            "shop.test is the first name of another certificate already",
+        ),
+        (
+            acme(&format!("challenge = \"http-01\"\n{certificate}")),
+            "acme.challenge: needs a listener without TLS",
+        ),
+        (acme(&format!("challenge = \"dns-01\"\n{certificate}")), "write \"tls-alpn-01\" or \"http-01\""),
+        (
+            acme(certificate).replace("https://ca.test/dir", "http://ca.test/dir"),
+            "\"http://ca.test/dir\" is not an https:// address",
+        ),
+        (
+            acme(certificate).replace("agreed = true", "agreed = false"),
+            "acme.terms_of_service_agreed: is not true",
+        ),
+        (
+            acme(&format!("external_account = {{ key_id = \"1\" }}\n{certificate}")),
+            "acme.external_account.hmac_key_file: is missing",
+        ),
+    ] {
+        let (code, text) = check(&config);
+        findings.expect(code == Some(78) && text.contains(said), || format!("{said}: {code:?} {text}"));
+    }
+    findings.report();
+}

@@ -129,6 +129,11 @@ impl Client {
         self
     }
 
+    /// Closes the connection, if there is one.
+    pub fn hang_up(&mut self) {
+        self.wire = None;
+    }
+
     /// GET `target`.
     pub async fn get(&mut self, target: &str) -> Response {
         self.request("GET", target, &[], b"").await

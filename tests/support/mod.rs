@@ -11,6 +11,7 @@
     reason = "a module of several test binaries, each of which uses its own part"
 )]
 
+pub mod acme;
 pub mod client;
 pub mod dns;
 pub mod edge;

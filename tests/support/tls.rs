@@ -99,9 +99,7 @@ impl Authority {
 
     /// A client that believes it and asks for `name`.
     pub fn dialer(&self, name: &str) -> Dialer {
-        let config =
-            rustls::ClientConfig::builder().with_root_certificates(self.roots()).with_no_client_auth();
-        Dialer { config: Arc::new(config), name: ServerName::try_from(name.to_owned()).unwrap() }
+        Dialer::believing(self.roots(), name)
     }
 
     /// A server with this certificate.
@@ -161,6 +159,12 @@ pub struct Dialer {
 }
 
 impl Dialer {
+    /// A client that believes these and asks for `name`.
+    pub fn believing(roots: rustls::RootCertStore, name: &str) -> Self {
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        Self { config: Arc::new(config), name: ServerName::try_from(name.to_owned()).unwrap() }
+    }
+
     /// Shows this certificate to servers that ask.
     pub fn showing(&self, roots: &Authority, issued: &Issued) -> Self {
         let (chain, key) = issued.read();

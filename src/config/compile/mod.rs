@@ -4,6 +4,7 @@
 //! the problem is noted, and [`load`] never returns anything that has one. So every function goes on to the end, and
 //! one run shows every mistake.
 
+mod acme;
 mod discovery;
 mod dns;
 mod listeners;
@@ -89,13 +90,14 @@ impl Compiler<'_> {
         self.has_zone = zone.is_some();
         let workers = self.workers(file.workers);
         let listeners = self.listeners(file.listener);
+        let acme = self.acme(file.acme, &listeners).map(Arc::new);
         let admin = self.admin(file.admin, &listeners);
         let state = self.state(file.state);
         self.registers = admin.is_some() || state.is_some();
         let (names, pools) = self.pools(file.pool, &listeners);
         let routes = self.routes(file.route, &names);
         self.routes_and_pools_together(&routes, &pools);
-        self.hosts_and_certificates_together(&listeners, &routes);
+        self.hosts_and_certificates_together(&listeners, acme.as_deref(), &routes);
         Config {
             zone,
             workers,
@@ -110,6 +112,7 @@ impl Compiler<'_> {
             shutdown: self.shutdown(file.shutdown.or_default()),
             log: log_lines(file.log.or_default()),
             resolver: Arc::new(self.resolver(file.resolver.or_default())),
+            acme,
             state,
             warnings: Vec::new(),
             source: Source {

@@ -15,6 +15,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::verify::{Anyone, NamedOtherwise};
 use super::{Compiler, millis, seconds};
+use crate::config::acme::Acme;
 use crate::config::certificate::{Facts, Validity};
 use crate::config::file::{self, At, ClientMode, Field, HostName, Place, Verify};
 use crate::config::tls::{
@@ -28,9 +29,14 @@ const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 8
 impl Compiler<'_> {
     pub(super) fn listener_tls(&mut self, field: Field<file::ListenerTls>) -> Option<ListenerTls> {
         let At { value: file, place } = field.given()?;
-        let certificates = self.certificates(file.certificates, &place);
+        let acme = file.acme.or(false);
+        let certificates = match file.certificates {
+            Field::Absent if acme => Vec::new(),
+            certificates => self.certificates(certificates, &place),
+        };
         Some(ListenerTls {
             certificates,
+            acme,
             min_version: file.min_version.or(MinVersion::Tls12),
             clients: self.clients(file.client_certificates, file.client_ca, &place),
             handshake_timeout: self.within(file.handshake_timeout, seconds(10), millis(10)..=seconds(600)),
@@ -53,7 +59,7 @@ impl Compiler<'_> {
         list.into_iter().filter_map(|At { value, place }| self.certificate(value, &place)).collect()
     }
 
-    fn filled_at<T>(&mut self, field: Field<Vec<At<T>>>, hint: &str) -> Vec<At<T>> {
+    pub(super) fn filled_at<T>(&mut self, field: Field<Vec<At<T>>>, hint: &str) -> Vec<At<T>> {
         let Some(At { value, place }) = field.given() else { return Vec::new() };
         if value.is_empty() {
             self.problems.add(&place, "is empty", hint);
@@ -366,14 +372,25 @@ impl Compiler<'_> {
     }
 
     /// Hosts that routes name and that are on no certificate of a listener.
-    pub(super) fn hosts_and_certificates_together(&mut self, listeners: &[Listener], routes: &[Route]) {
+    pub(super) fn hosts_and_certificates_together(
+        &mut self,
+        listeners: &[Listener],
+        acme: Option<&Acme>,
+        routes: &[Route],
+    ) {
         for listener in listeners {
             let Some(tls) = &listener.tls else { continue };
             let facts = || tls.certificates.iter().map(|certificate| &certificate.facts);
+            let obtained = |host: &str| {
+                tls.acme
+                    && acme.is_some_and(|acme| acme.certificates.iter().flatten().any(|name| **name == *host))
+            };
             let mut missing: Vec<String> = Vec::new();
             for host in routes.iter().filter_map(|route| route.host.as_ref()) {
                 let (name, covered) = match host {
-                    HostPattern::Exact(host) => (host.to_string(), facts().any(|facts| facts.covers(host))),
+                    HostPattern::Exact(host) => {
+                        (host.to_string(), facts().any(|facts| facts.covers(host)) || obtained(host))
+                    }
                     HostPattern::Wildcard(suffix) => {
                         let wildcard = format!("*{suffix}");
                         let covered = facts().any(|facts| facts.names.iter().any(|name| **name == *wildcard));

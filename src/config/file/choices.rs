@@ -4,6 +4,7 @@ use tracing::Level;
 
 use super::document::{Wrong, nearest, quoted};
 use super::values::Text;
+use crate::config::acme::Challenge;
 use crate::config::tls::MinVersion;
 use crate::config::{
     DnsPolicy, Failback, HealthDrain, LogFormat, SameSite, Secure, StickinessMode, ZoneMode,
@@ -126,6 +127,11 @@ choices! {
     choice MinVersion {
         "1.2" => Self::Tls12,
         "1.3" => Self::Tls13,
+    }
+
+    choice Challenge {
+        "tls-alpn-01" => Self::TlsAlpn01,
+        "http-01" => Self::Http01,
     }
 
     choice ClientMode {

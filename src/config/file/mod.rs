@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use toml::de::DeValue;
 use tracing::Level;
 
+use super::acme::Challenge;
 use super::tls::MinVersion;
 use super::units::{Percent, Size};
 use super::{
@@ -93,6 +94,7 @@ tables! {
         shutdown: Shutdown,
         log: Log,
         resolver: Resolver,
+        acme: Acme,
         state: String,
     }
 
@@ -116,6 +118,7 @@ tables! {
     /// `[listener.tls]`
     table ListenerTls {
         certificates: Vec<At<CertificateFiles>>,
+        acme: bool,
         min_version: MinVersion,
         client_certificates: ClientMode,
         client_ca: String,
@@ -343,6 +346,30 @@ tables! {
         timeout: Duration,
         attempts: i64,
         ca_file: String,
+    }
+
+    /// `[acme]`
+    table Acme {
+        directory: String,
+        contacts: Vec<At<Mailbox>>,
+        terms_of_service_agreed: bool,
+        challenge: Challenge,
+        storage: String,
+        ca: String,
+        retry: Duration,
+        external_account: ExternalAccount,
+        certificate: Vec<At<AcmeCertificate>>,
+    }
+
+    /// `[acme.external_account]`
+    table ExternalAccount {
+        key_id: String,
+        hmac_key_file: String,
+    }
+
+    /// `[[acme.certificate]]`
+    table AcmeCertificate {
+        names: Vec<At<DomainName>>,
     }
 
     /// `[session_keys]`

@@ -29,7 +29,7 @@ use super::Worker;
 use super::listener::Listening;
 use crate::config::KeyRing;
 use crate::config::tls::{ClientCertificates, ListenerTls, provider};
-use crate::pool::{HandshakeFailure, TlsLane};
+use crate::pool::{HandshakeFailure, Managed, TlsLane};
 
 /// What handshakes are given to end when their listener closes.
 const LAST_GRACE: Duration = Duration::from_secs(1);
@@ -45,15 +45,18 @@ const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; 
 pub(crate) enum Protocol {
     /// HTTP/1.1, also for clients that do not say.
     Http1,
+    /// Nothing: an authority wants the proof that a name leads here (RFC 8737).
+    AcmeTls,
 }
 
 impl Protocol {
     /// All that are offered, the best first.
-    const ALL: [Self; 1] = [Self::Http1];
+    const ALL: [Self; 2] = [Self::Http1, Self::AcmeTls];
 
     fn name(self) -> &'static [u8] {
         match self {
             Self::Http1 => b"http/1.1",
+            Self::AcmeTls => b"acme-tls/1",
         }
     }
 
@@ -65,7 +68,11 @@ impl Protocol {
 }
 
 /// The form that rustls wants of a listener's TLS.
-pub(crate) fn server_config(tls: &ListenerTls, ring: &Arc<KeyRing>) -> Arc<ServerConfig> {
+pub(crate) fn server_config(
+    tls: &ListenerTls,
+    ring: &Arc<KeyRing>,
+    managed: &Arc<Managed>,
+) -> Arc<ServerConfig> {
     let builder = ServerConfig::builder_with_provider(provider().clone())
         .with_protocol_versions(tls.min_version.versions())
         .unwrap_or_else(|error| unreachable!("the provider speaks every version: {error}"));
@@ -80,7 +87,8 @@ pub(crate) fn server_config(tls: &ListenerTls, ring: &Arc<KeyRing>) -> Arc<Serve
             (builder.with_client_cert_verifier(authority.verifier.clone()), clients)
         }
     };
-    let mut config = builder.with_cert_resolver(Arc::new(names::Names::new(&tls.certificates)));
+    let names = names::Names::new(&tls.certificates, tls.acme.then(|| managed.clone()));
+    let mut config = builder.with_cert_resolver(Arc::new(names));
     config.alpn_protocols = Protocol::ALL.map(|protocol| protocol.name().to_vec()).to_vec();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     if tls.tickets {
