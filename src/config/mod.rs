@@ -161,6 +161,8 @@ pub struct Listener {
     pub max_body: Option<u64>,
     /// Requests without TLS are redirected to this port; `None`, the default, to serve them.
     pub redirect_to_https: Option<u16>,
+    /// Who announces clients before they speak, if anybody. Default: nobody.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// Certificates and more, if clients speak TLS here. Default: they do not.
     pub tls: Option<Arc<tls::ListenerTls>>,
 }
@@ -170,6 +172,15 @@ impl Listener {
     pub fn is_at_the_place_of(&self, other: &Self) -> bool {
         self.address == other.address && (self.address.port() != 0 || self.name == other.name)
     }
+}
+
+/// Proxies in front that say whom a connection is from.
+#[derive(Debug, Clone)]
+pub struct ProxyProtocol {
+    /// Their addresses; never empty. Each of their connections must begin with a PROXY header, and those of others may not.
+    pub from: Vec<IpNet>,
+    /// From the accept to the end of the header. Default 5 s.
+    pub timeout: Duration,
 }
 
 /// Which requests, and what to do with them.

@@ -40,6 +40,8 @@ pub struct Pool {
     pub outlier: Outlier,
     /// How a target leaves.
     pub drain: Drain,
+    /// Whether connections to the targets begin with a PROXY header (version 2) that names the client. Default off.
+    pub proxy_protocol: bool,
     /// TLS to the targets; `None`, the default, for plain connections.
     pub tls: Option<tls::UpstreamTls>,
     /// Targets written in the file; may be empty only when something else adds targets at run time.
@@ -258,6 +260,8 @@ pub struct Health {
     pub port: Option<u16>,
     /// How a target asks to be drained by its answer to a check. Default by header.
     pub drain: HealthDrain,
+    /// Whether a check begins with a PROXY header, which says that the connection is our own.
+    pub proxy_protocol: bool,
 }
 
 /// How a target asks to be drained.

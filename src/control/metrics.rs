@@ -12,7 +12,8 @@ use super::{Control, Phase, discovery, dns_answers, phase_word};
 use crate::config::ZoneName;
 use crate::pool::counters::{Distribution, Lanes};
 use crate::pool::{
-    Counter, Failure, HandshakeFailure, PoolLane, Refusal, Status, TargetLane, Verdict, WorkerLane,
+    Counter, Failure, HandshakeFailure, PoolLane, ProxyHeaderFailure, Refusal, Status, TargetLane, Verdict,
+    WorkerLane,
 };
 use crate::telemetry::process::{self, Process};
 use crate::telemetry::prometheus::{Exposition, Family, Kind};
@@ -114,6 +115,12 @@ fn connections(text: &mut Exposition, control: &Control) {
         "Client connections closed at accept because the listener does not allow their source.",
         |l| &l.denied,
     );
+    plain(
+        "selvedge_proxy_headers_total",
+        Kind::Counter,
+        "Client connections that began with a PROXY header, from sources that announce clients.",
+        |l| &l.proxy_headers,
+    );
     plain("selvedge_accept_errors_total", Kind::Counter, "Failed accepts.", |l| &l.accept_errors);
     plain("selvedge_tunnels_open", Kind::Gauge, "Upgraded connections open now.", |l| &l.tunnels);
     plain("selvedge_panics_total", Kind::Counter, "Client connections lost to a panic.", |l| &l.panics);
@@ -123,6 +130,15 @@ fn connections(text: &mut Exposition, control: &Control) {
         "Requests whose head was read, refused ones included.",
         |l| &l.requests,
     );
+    let mut headers = text.family(
+        "selvedge_proxy_header_failures_total",
+        Kind::Counter,
+        "Client connections closed because they did not begin with the PROXY header that was due.",
+    );
+    for reason in ProxyHeaderFailure::ALL {
+        let count = lanes.sum(|lane| &lane.proxy_header_failures[*reason as usize]);
+        headers.sample(&[("reason", reason.as_str())], count);
+    }
     let mut refusals =
         text.family("selvedge_refusals_total", Kind::Counter, "Requests refused before a target was chosen.");
     for reason in Refusal::ALL {

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::outcome::{Failure, HandshakeFailure, Refusal, Verdict};
+use super::outcome::{Failure, HandshakeFailure, ProxyHeaderFailure, Refusal, Verdict};
 
 /// A count with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -103,6 +103,10 @@ pub struct WorkerLane {
     pub open: Counter,
     /// Connections closed at accept because `allow` does not list their source.
     pub denied: Counter,
+    /// Connections that began with a PROXY header, as they should.
+    pub proxy_headers: Counter,
+    /// Connections closed because they did not, by [`ProxyHeaderFailure`].
+    pub proxy_header_failures: [Counter; ProxyHeaderFailure::COUNT],
     /// Failed accepts, such as for want of file descriptors.
     pub accept_errors: Counter,
     /// Requests whose head was read, refused ones included.

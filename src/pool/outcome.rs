@@ -89,6 +89,24 @@ outcomes! {
 }
 
 outcomes! {
+    /// Why a connection was closed that should have begun with a PROXY header.
+    ProxyHeaderFailure {
+        /// None came in time.
+        Timeout = "timeout",
+        /// It closed first, as a bare check of the port does.
+        Closed = "closed",
+        /// It began with something else.
+        Missing = "missing",
+        /// Not as the protocol has it.
+        Malformed = "malformed",
+        /// Longer than is taken.
+        TooLong = "too_long",
+        /// Its checksum is not that of its bytes.
+        Checksum = "checksum",
+    }
+}
+
+outcomes! {
     /// Why a request was refused before any target was chosen.
     Refusal {
         /// The request line is not `METHOD target HTTP/1.x`.

@@ -4,7 +4,6 @@
 //! then stamp the session cookie and record. Every stage is a call into the file of its name. Speaks the `http` crate's
 //! types: which protocol brought the request, and which one takes it on, is not known here.
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -18,6 +17,7 @@ use super::fields::Fields;
 use super::http1::Inform;
 use super::patience::Patience;
 use super::plan::PoolPlan;
+use super::proxy_protocol::Ends;
 use super::request::Head;
 use super::retry::{Again, Retries};
 use super::session;
@@ -32,18 +32,17 @@ use crate::pool::Refusal;
 /// The client of a connection.
 pub(crate) struct Peer {
     pub(crate) origin: headers::Origin,
+    /// Both ends of its connection.
+    ends: Rc<Ends>,
     /// What the configuration said of the listener when the connection was accepted.
     listener: Rc<config::Listener>,
 }
 
 impl Peer {
-    /// A client at `address`, and who it is if it was asked.
-    pub(crate) fn new(
-        listener: Rc<config::Listener>,
-        address: SocketAddr,
-        identity: Option<Rc<Identity>>,
-    ) -> Self {
-        Self { origin: headers::Origin::new(&listener, address, identity), listener }
+    /// The client at the source of `ends`, and who it is if it was asked.
+    pub(crate) fn new(listener: Rc<config::Listener>, ends: Ends, identity: Option<Rc<Identity>>) -> Self {
+        let origin = headers::Origin::new(&listener, ends.source, identity);
+        Self { origin, ends: Rc::new(ends), listener }
     }
 
     /// Value of `Strict-Transport-Security` for answers that do not bring one.
@@ -127,7 +126,8 @@ async fn forward(
         pool.lane().overloaded.bump();
         return Err(ProxyError::Overloaded);
     }
-    let calls_for = CallsFor { session: &session, key: balance::key(&pool.config.balance, head, source) };
+    let key = balance::key(&pool.config.balance, head, source);
+    let calls_for = CallsFor { session: &session, key, client: &peer.ends };
     let secure = peer.origin.is_secure(&head.headers);
     for choice in pools {
         let stickiness = &plan.config.pools[choice.pool].stickiness;
@@ -145,11 +145,12 @@ async fn forward(
     Ok(answer)
 }
 
-/// What a request brings that speaks for one target.
+/// What a request brings that speaks for one target, or one connection to it.
 struct CallsFor<'a> {
     session: &'a Session,
     /// See [`Choice::key`].
     key: Option<u64>,
+    client: &'a Rc<Ends>,
 }
 
 /// Pick, send, try again: until a target answers, or nothing is left to do.
@@ -183,7 +184,7 @@ async fn attempts(
         };
         let upstream = view.upstreams[index].clone();
         let in_flight = InFlight::begun(&pool.pool, &upstream);
-        let attempt = Attempt { worker, pool, upstream, head, inform };
+        let attempt = Attempt { worker, pool, upstream, head, inform, client: calls_for.client };
         pool.send();
         match upstream::send(&attempt, upload, in_flight).await {
             Ok(arrived) => {

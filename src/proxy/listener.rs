@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::exchange::Peer;
 use super::io::Io;
 use super::tls::{self, Acceptor};
-use super::{Worker, http1};
+use super::{Worker, announced, http1};
 use crate::config::{self, KeyRing};
 use crate::pool::Managed;
 
@@ -283,6 +283,7 @@ impl Listening {
         tcp: TcpStream,
         address: SocketAddr,
     ) {
+        let Some(ends) = announced::ends(worker, &self, &config, &tcp, address).await else { return };
         let acceptor = self.tls.borrow().clone();
         let (io, protocol, identity) = match acceptor {
             None => (Io::new(tcp), tls::Protocol::Http1, None),
@@ -291,7 +292,7 @@ impl Listening {
                 None => return,
             },
         };
-        let peer = Peer::new(config.clone(), address, identity);
+        let peer = Peer::new(config.clone(), ends, identity);
         match protocol {
             tls::Protocol::Http1 => http1::serve(worker, self, config, io, peer).await,
             // It has seen what it wanted to see.

@@ -1,6 +1,7 @@
 //! The data plane. Files in the order a request meets them:
 //!
-//! 1. [`listener`] accepts a connection on the worker's own socket, [`tls`] shakes hands if there is TLS,
+//! 1. [`listener`] accepts a connection on the worker's own socket, [`proxy_protocol`] hears from a proxy in front whose it
+//!    is, [`tls`] shakes hands if there is TLS,
 //! 2. [`http1`] reads a request head strictly,
 //! 3. [`exchange`] takes the worker's [`plan`], and knows the whole order of what follows:
 //! 4. [`route`] finds what to do with it, [`session`] reads the cookie, [`headers`] readies the fields,
@@ -9,6 +10,7 @@
 //!
 //! A request never leaves its worker's thread, and never waits for the control plane.
 
+mod announced;
 pub mod balance;
 mod body;
 mod deadline;
@@ -21,6 +23,7 @@ mod io;
 pub mod listener;
 mod patience;
 mod plan;
+mod proxy_protocol;
 pub mod request;
 mod retry;
 pub mod route;

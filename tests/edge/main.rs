@@ -25,6 +25,7 @@ mod hop_by_hop;
 mod leftovers;
 mod lifecycle;
 mod limits;
+mod proxy_protocol;
 mod registration;
 mod reload;
 mod reload_commands;

@@ -49,6 +49,12 @@ pub trait Address {
     fn address(&self) -> SocketAddr;
 }
 
+impl Address for SocketAddr {
+    fn address(&self) -> SocketAddr {
+        *self
+    }
+}
+
 impl Address for Origin {
     fn address(&self) -> SocketAddr {
         self.address

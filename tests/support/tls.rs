@@ -156,33 +156,41 @@ fn day(days: i64) -> SystemTime {
 pub struct Dialer {
     config: Arc<rustls::ClientConfig>,
     name: ServerName<'static>,
+    /// Sent before the handshake.
+    before: Vec<u8>,
 }
 
 impl Dialer {
     /// A client that believes these and asks for `name`.
     pub fn believing(roots: rustls::RootCertStore, name: &str) -> Self {
         let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Self { config: Arc::new(config), name: ServerName::try_from(name.to_owned()).unwrap() }
+        Self { config: Arc::new(config), name: ServerName::try_from(name.to_owned()).unwrap(), before: Vec::new() }
     }
 
     /// Shows this certificate to servers that ask.
     pub fn showing(&self, roots: &Authority, issued: &Issued) -> Self {
         let (chain, key) = issued.read();
         let builder = rustls::ClientConfig::builder().with_root_certificates(roots.roots());
-        Self { config: Arc::new(builder.with_client_auth_cert(chain, key).unwrap()), name: self.name.clone() }
+        Self { config: Arc::new(builder.with_client_auth_cert(chain, key).unwrap()), ..self.clone() }
     }
 
     /// Offers these protocols.
     pub fn offering(&self, protocols: &[&str]) -> Self {
         let mut config = rustls::ClientConfig::clone(&self.config);
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Self { config: Arc::new(config), name: self.name.clone() }
+        Self { config: Arc::new(config), ..self.clone() }
+    }
+
+    /// Sends these bytes before the handshake.
+    pub fn after(&self, before: Vec<u8>) -> Self {
+        Self { before, ..self.clone() }
     }
 
     /// A connection after its handshake.
     pub async fn dial(&self, address: SocketAddr) -> io::Result<Wire> {
-        let tcp = TcpStream::connect(address).await?;
+        let mut tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
+        tcp.write_all(&self.before).await?;
         let connector = TlsConnector::from(self.config.clone());
         within("a handshake", connector.connect(self.name.clone(), tcp)).await.map(Wire::over)
     }
@@ -191,7 +199,7 @@ impl Dialer {
     pub async fn shown(&self, address: SocketAddr) -> Vec<u8> {
         let mut config = rustls::ClientConfig::clone(&self.config);
         config.resumption = rustls::client::Resumption::disabled();
-        let fresh = Self { config: Arc::new(config), name: self.name.clone() };
+        let fresh = Self { config: Arc::new(config), ..self.clone() };
         let wire = fresh.dial(address).await.unwrap();
         let (_, session) = wire.tls().unwrap().get_ref();
         session.peer_certificates().unwrap()[0].to_vec()

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Compiler, DAY, STAND_IN, millis, plain, seconds};
-use crate::config::Listener;
 use crate::config::file::{self, At, Field, OrOff, Place};
 use crate::config::units::Size;
+use crate::config::{Listener, ProxyProtocol};
 
 impl Compiler<'_> {
     pub(super) fn listeners(&mut self, file: Field<Vec<At<file::Listener>>>) -> Vec<Listener> {
@@ -53,8 +53,28 @@ impl Compiler<'_> {
                 OrOff::On(Size(bytes)) => Some(bytes),
             },
             redirect_to_https: self.https_port(file.redirect_to_https, &file.tls),
+            proxy_protocol: self.proxy_protocol(file.proxy_protocol),
             tls: self.listener_tls(file.tls).map(Arc::new),
         }
+    }
+
+    fn proxy_protocol(&mut self, file: Field<file::ProxyProtocol>) -> Option<ProxyProtocol> {
+        let At { value: file, place } = file.given()?;
+        let hint = "list the proxies in front that send the header, such as from = [\"10.0.0.0/24\"]";
+        if file.from.is_absent() {
+            self.problems.add(&place.key("from"), "is missing", hint);
+        }
+        let from = self.filled(file.from, Vec::new(), hint);
+        if let Some(all) = from.iter().find(|net| net.prefix_len() == 0) {
+            self.warnings.push(format!(
+                "{}: {all} is every address, so any client can claim to be any other; list the proxies in front only",
+                place.key("from").key
+            ));
+        }
+        Some(ProxyProtocol {
+            from,
+            timeout: self.within(file.timeout, seconds(5), millis(10)..=seconds(600)),
+        })
     }
 
     fn https_port(&mut self, field: Field<OrOff<i64>>, tls: &Field<file::ListenerTls>) -> Option<u16> {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{Compiler, DAY, STAND_IN, millis, seconds};
 use crate::config::file::{
-    self, At, BalanceName, Field, HashOn, Name, Named, OrOff, Place, ProbeType, Statuses, Text as _,
+    self, At, BalanceName, Field, HashOn, Name, Named, OrOff, Place, ProbeType, SendProxy, Statuses,
+    Text as _,
 };
 use crate::config::units::{Percent, Quantity as _, Size};
 use crate::config::{
@@ -36,6 +37,10 @@ impl Compiler<'_> {
         if is_empty(&file.target) && is_empty(&file.discover) {
             self.no_target(place);
         }
+        let announces = file.proxy_protocol.or(SendProxy::Off) == SendProxy::V2;
+        let health = self.health(file.health.or_default());
+        // Another port is another server, of which it is not known that it wants a header.
+        let other_port = health.port.is_some();
         Pool {
             name: name.0,
             balance: self.balance(file.balance, file.hash_on, place),
@@ -43,13 +48,14 @@ impl Compiler<'_> {
             max_requests: self.number_or_off(file.max_requests, i64::MAX).map(|number| number as u64),
             stickiness: self.stickiness(file.stickiness),
             zones: self.zones(file.zones.or_default(), place),
-            health: self.health(file.health.or_default()),
+            health: Health { proxy_protocol: announces && !other_port, ..health },
             timeouts: self.timeouts(file.timeouts.or_default()),
             queue: self.queue(file.queue.or_default()),
             retry: self.retry(file.retry.or_default()),
             keep_alive: self.upstream_keep_alive(file.keep_alive.or_default()),
             outlier: self.outlier(file.outlier.or_default()),
             drain: self.drain(file.drain.or_default()),
+            proxy_protocol: announces,
             tls: self.upstream_tls(file.tls),
             targets: self.targets(file.target.or(Vec::new()), listeners),
             discover: self.discover(file.discover.or(Vec::new())),
@@ -132,6 +138,7 @@ impl Compiler<'_> {
             unhealthy: self.within(file.unhealthy, 2, 1..=100) as u32,
             port,
             drain: file.drain.or(HealthDrain::Header),
+            proxy_protocol: false,
         }
     }
 

@@ -121,6 +121,11 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[[listener]]\naddress = \"127.0.0.1:1\"\nmax_fields = 257", "257 is out of range; write 1 to 256"),
     ("[[listener]]\naddress = \"127.0.0.1:1\"\nmax_head = \"1B\"", "\"1B\" is out of range; write \"1KiB\" to \"1MiB\""),
     ("[[listener]]\naddress = \"127.0.0.1:1\"\nmax_body = \"10MB\"", "\"10MB\" is not a size"),
+    ("[[listener]]\naddress = \"127.0.0.1:1\"\n[listener.proxy_protocol]\ntimeout = \"1s\"", "listener[1].proxy_protocol.from: is missing; list the proxies"),
+    ("[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol.from = []", "listener[1].proxy_protocol.from: is empty; list the proxies"),
+    ("[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol.from = [\"lb\"]", "proxy_protocol.from[0]: \"lb\" is not a range of addresses"),
+    ("[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = { from = [\"10.0.0.1\"], timeout = \"1ms\" }", "\"1ms\" is out of range; write \"10ms\" to \"10m\""),
+    ("[[listener]]\naddress = \"127.0.0.1:1\"\nproxy_protocol = true", "listener[1].proxy_protocol: true is not a table"),
     // Routes.
     ("[[route]]\npath = \"/a\"", "9 route[1]: does not say what to do"),
     ("[[route]]\npath = \"/a\"\npool = \"shop\"\nrespond = { status = 200 }", "says several things to do: pool, respond"),
@@ -150,6 +155,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[[route]]\npath = \"/a\"\nrespond = { status = 100 }", "100 is not a status that can be sent here; write 200 to 599"),
     // Pools.
     ("[pool.other]\n[admin]\nenabled = false", "9 pool.other: has no target"),
+    ("[pool.x]\nproxy_protocol = \"v1\"\ntarget = [{ address = \"127.0.0.1:9\" }]", "\"v1\" is not one of the choices here; write \"off\" or \"v2\""),
     // Discovery.
     ("[[pool.shop.discover]]\ntype = \"srv\"", "pool.shop.discover[0].dns: is missing; write dns = "),
     ("[[pool.shop.discover]]\ndns = \"127.0.0.1\"\nport = 1", "\"127.0.0.1\" is an address, which needs no discovery"),
@@ -352,4 +358,14 @@ fn sessions_without_a_key_file_and_unused_pools_are_warned_of() {
     assert_eq!(warnings.len(), 2, "{warnings:?}");
     assert!(warnings[0].starts_with("pool.shop: no route leads to it"), "{warnings:?}");
     assert!(warnings[1].starts_with("session_keys.file: not set"), "{warnings:?}");
+}
+
+#[test]
+fn to_believe_everybody_who_announces_a_client_is_warned_of() {
+    let text =
+        GOOD.replacen("[[route]]", "proxy_protocol.from = [\"10.0.0.0/8\", \"0.0.0.0/0\"]\n[[route]]", 1);
+    let warnings = compiled(&text).unwrap().warnings;
+    let expected = "listener[0].proxy_protocol.from: 0.0.0.0/0 is every address, so any client can claim to be any other; \
+                    list the proxies in front only";
+    assert_eq!(warnings, [expected]);
 }

@@ -49,6 +49,13 @@ pub(in crate::config) enum Verify {
     None,
 }
 
+/// `proxy_protocol` of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) enum SendProxy {
+    Off,
+    V2,
+}
+
 /// `redirect.scheme`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::config) enum Scheme {
@@ -143,6 +150,11 @@ choices! {
     choice Verify {
         "full" => Self::Full,
         "none" => Self::None,
+    }
+
+    choice SendProxy {
+        "off" => Self::Off,
+        "v2" => Self::V2,
     }
 
     choice ProbeType {

@@ -23,7 +23,7 @@ use super::{
     AdminAddress, DnsPolicy, Failback, HealthDrain, HostPattern, LogFormat, NameServer, Problem, SameSite,
     Secure, StickinessMode, ZoneMode,
 };
-pub(super) use choices::{BalanceName, ClientMode, ProbeType, RecordType, Scheme, Verify};
+pub(super) use choices::{BalanceName, ClientMode, ProbeType, RecordType, Scheme, SendProxy, Verify};
 pub(super) use discovery::{DnsName, ZoneFrom};
 pub(super) use document::{At, Field, Named, Place, Problems, nearest, quoted};
 use document::{Entries, FromToml, Reader};
@@ -112,7 +112,14 @@ tables! {
         max_fields: i64,
         max_body: OrOff<Size>,
         redirect_to_https: OrOff<i64>,
+        proxy_protocol: ProxyProtocol,
         tls: ListenerTls,
+    }
+
+    /// `[listener.proxy_protocol]`
+    table ProxyProtocol {
+        from: Vec<At<IpNet>>,
+        timeout: Duration,
     }
 
     /// `[listener.tls]`
@@ -203,6 +210,7 @@ tables! {
         keep_alive: KeepAlive,
         outlier: Outlier,
         drain: Drain,
+        proxy_protocol: SendProxy,
         tls: UpstreamTls,
         target: Vec<At<Target>>,
         discover: Vec<At<Discover>>,

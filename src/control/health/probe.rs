@@ -15,7 +15,7 @@ use http::{HeaderName, HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
@@ -29,6 +29,9 @@ const BODY_MAX: usize = 64 * 1024;
 const HEAD_MAX: usize = 16 * 1024;
 
 const USER_AGENT: &str = concat!("selvedge-health/", env!("CARGO_PKG_VERSION"));
+
+/// The PROXY header (version 2, LOCAL) of a connection that is nobody's but the proxy's.
+const OWN_CONNECTION: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// How one target is checked.
 pub struct Check<'a> {
@@ -98,7 +101,11 @@ impl<'a> Check<'a> {
     }
 
     async fn ask(&self) -> Result<Pass, Fault> {
-        let stream = TcpStream::connect(self.address).await.map_err(|error| Fault::Connect(words(&error)))?;
+        let connect = |error: io::Error| Fault::Connect(words(&error));
+        let mut stream = TcpStream::connect(self.address).await.map_err(connect)?;
+        if self.rules.proxy_protocol {
+            stream.write_all(&OWN_CONNECTION).await.map_err(connect)?;
+        }
         let Some(tls) = self.tls else { return self.judge(stream).await };
         let connected = TlsConnector::from(tls.client.clone()).connect(tls.name_of(self.address), stream);
         self.judge(connected.await.map_err(|error| Fault::Tls(error.to_string()))?).await

@@ -81,6 +81,7 @@ mod tests {
 
     fn rules(healthy: u32, unhealthy: u32) -> config::Health {
         config::Health {
+            proxy_protocol: false,
             enabled: true,
             probe: config::Probe::Tcp,
             interval: Duration::from_secs(5),

@@ -16,6 +16,7 @@ use crate::proxy::body::{Answer, Body, RequestBodyError};
 use crate::proxy::error::ProxyError;
 use crate::proxy::http1::{Inform, encode, head};
 use crate::proxy::plan::PoolPlan;
+use crate::proxy::proxy_protocol::Ends;
 use crate::proxy::request::Head;
 
 /// Interim answers that one attempt may bring; more is not a protocol but an attack.
@@ -31,6 +32,15 @@ pub(crate) struct Attempt<'a> {
     pub(crate) pool: &'a PoolPlan,
     pub(crate) head: &'a Head,
     pub(crate) inform: &'a Inform<'a>,
+    /// For whom the request is.
+    pub(crate) client: &'a Rc<Ends>,
+}
+
+impl Attempt<'_> {
+    /// Whose connections it may use: its client's only, if the target is told of clients; else those of all.
+    fn owner(&self) -> Option<&Rc<Ends>> {
+        self.pool.config.proxy_protocol.then_some(self.client)
+    }
 }
 
 /// What went wrong.
@@ -56,9 +66,10 @@ pub(crate) async fn send(
 ) -> Result<Arrived, AttemptError> {
     let lane = attempt.upstream.lane();
     lane.attempts.bump();
-    let mut connection = match attempt.upstream.reuse(attempt.worker.deadlines.coarse_ticks()) {
+    let owner = attempt.owner();
+    let mut connection = match attempt.upstream.reuse(attempt.worker.deadlines.coarse_ticks(), owner) {
         Some(connection) => connection,
-        None => match attempt.upstream.connect(attempt.worker, &attempt.pool.config).await {
+        None => match attempt.upstream.connect(attempt.worker, &attempt.pool.config, owner).await {
             Ok(connection) => connection,
             Err((failure, error)) => {
                 lane.failures[failure as usize].bump();

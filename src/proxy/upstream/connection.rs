@@ -1,7 +1,7 @@
 //! A connection to a target that speaks HTTP/1, and the body of the answer that arrives on it.
 
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use crate::proxy::deadline::Deadline;
 use crate::proxy::http1::framing::{Decoded, Decoder, Framing};
 use crate::proxy::http1::head::{self, BadAnswer, Limits};
 use crate::proxy::io::{Io, SHARED_READ};
+use crate::proxy::proxy_protocol::Ends;
 use crate::proxy::tcp_info::bytes_acked;
 
 /// Room for a read of a body.
@@ -42,6 +43,10 @@ pub(crate) struct Connection {
     pub(super) usable_from: u64,
     /// Digest of the TLS that it has; 0 for none.
     pub(super) tls: u64,
+    /// Bytes of the PROXY header that it began with.
+    header: u64,
+    /// The client that header names: it serves no other. `None` without a header: it serves all.
+    owner: Option<Weak<Ends>>,
 }
 
 impl Connection {
@@ -55,7 +60,34 @@ impl Connection {
             idle_since: 0,
             usable_from: 0,
             tls,
+            header: 0,
+            owner: None,
         }
+    }
+
+    /// The same, begun with a PROXY header of so many bytes that names `owner`.
+    pub(super) fn owned_by(self, owner: &Rc<Ends>, header: usize) -> Self {
+        let header = header as u64;
+        Self { owner: Some(Rc::downgrade(owner)), header, written_before: header, ..self }
+    }
+
+    /// Whether it may serve requests of this client, or of any for `None`.
+    pub(super) fn serves(&self, owner: Option<&Rc<Ends>>) -> bool {
+        match (&self.owner, owner) {
+            (None, None) => true,
+            (Some(own), Some(other)) => std::ptr::eq(own.as_ptr(), Rc::as_ptr(other)),
+            _ => false,
+        }
+    }
+
+    /// Whether it serves one client only.
+    pub(super) fn is_owned(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Whether it serves one client only, and that has left.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.strong_count() == 0)
     }
 
     /// Goes to rest: holds no buffer and waits for nothing.
@@ -82,7 +114,7 @@ impl Connection {
     /// A request is about to be written.
     pub(super) fn begin(&mut self) {
         if let Some(written) = self.io.wire_bytes() {
-            self.written_before = written;
+            self.written_before = self.header + written;
         }
     }
 

@@ -18,10 +18,12 @@ use std::time::Instant;
 
 use http::{HeaderValue, StatusCode};
 use rustls::ClientConnection;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::Worker;
 use super::io::Io;
+use super::proxy_protocol::Ends;
 use super::tls::TlsStream;
 use super::worker::PoolWorker;
 use crate::config;
@@ -37,11 +39,14 @@ pub(crate) struct Terms {
     pub(crate) keep_alive: config::UpstreamKeepAlive,
     /// Digest of the TLS that they have; 0 for none.
     pub(crate) tls: u64,
+    /// Whether they began with a PROXY header.
+    pub(crate) announced: bool,
 }
 
 impl Terms {
     pub(crate) fn of(pool: &config::Pool) -> Self {
-        Self { keep_alive: pool.keep_alive, tls: pool.tls.as_ref().map_or(0, |tls| tls.digest) }
+        let tls = pool.tls.as_ref().map_or(0, |tls| tls.digest);
+        Self { keep_alive: pool.keep_alive, tls, announced: pool.proxy_protocol }
     }
 }
 
@@ -49,17 +54,14 @@ impl Terms {
 pub(crate) struct Upstream {
     pub(crate) state: Arc<TargetState>,
     worker: usize,
-    keep_alive: Cell<config::UpstreamKeepAlive>,
-    /// Digest of the TLS that connections to the target have to have; 0 for none.
-    tls: Cell<u64>,
+    terms: Cell<Terms>,
     /// Boxed: they are moved with every request.
     idle: RefCell<VecDeque<Box<Connection>>>,
 }
 
 impl Upstream {
     pub(crate) fn new(state: Arc<TargetState>, worker: usize, terms: Terms) -> Self {
-        let (keep_alive, tls) = (Cell::new(terms.keep_alive), Cell::new(terms.tls));
-        Self { state, worker, keep_alive, tls, idle: RefCell::default() }
+        Self { state, worker, terms: Cell::new(terms), idle: RefCell::default() }
     }
 
     /// This worker's counters of the target.
@@ -67,11 +69,11 @@ impl Upstream {
         self.state.lanes.of(self.worker)
     }
 
-    /// An idle connection that is still open, the one used last.
-    fn reuse(&self, now_ticks: u64) -> Option<Box<Connection>> {
+    /// An idle connection that is still open and may serve `owner`, the one used last.
+    fn reuse(&self, now_ticks: u64, owner: Option<&Rc<Ends>>) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         for at in (0..idle.len()).rev() {
-            if idle[at].usable_from > now_ticks {
+            if idle[at].usable_from > now_ticks || !idle[at].serves(owner) {
                 continue;
             }
             // One that has closed is useless; one that speaks unasked would answer a stranger's request.
@@ -85,8 +87,16 @@ impl Upstream {
 
     /// Keeps a connection for the next request.
     fn keep(&self, mut connection: Box<Connection>, now_ticks: u64, pause_ticks: u64) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.keep_alive.get().connections && connection.tls == self.tls.get() {
+        let (mut idle, terms) = (self.idle.borrow_mut(), self.terms.get());
+        let fits = connection.tls == terms.tls && connection.is_owned() == terms.announced;
+        let full = idle.len() >= terms.keep_alive.connections;
+        if full && fits && terms.announced
+            // Whose client was here last may come again; the oldest is of use to nobody else either.
+            && let Some(oldest) = idle.pop_front()
+        {
+            oldest.io.say_goodbye();
+        }
+        if fits && idle.len() < terms.keep_alive.connections {
             connection.rest(now_ticks, pause_ticks);
             idle.push_back(connection);
         } else {
@@ -94,11 +104,12 @@ impl Upstream {
         }
     }
 
-    /// Closes connections that have been idle too long, or that the target has closed.
+    /// Closes connections that have been idle too long, that the target has closed, or whose client has left.
     pub(crate) fn sweep(&self, now_ticks: u64) {
-        let oldest = super::deadline::Deadlines::ticks_of(self.keep_alive.get().timeout);
+        let oldest = super::deadline::Deadlines::ticks_of(self.terms.get().keep_alive.timeout);
         self.idle.borrow_mut().retain(|connection| {
-            let stays = now_ticks.saturating_sub(connection.idle_since) < oldest && connection.io.is_quiet();
+            let young = now_ticks.saturating_sub(connection.idle_since) < oldest;
+            let stays = young && !connection.is_abandoned() && connection.io.is_quiet();
             if !stays {
                 connection.io.say_goodbye();
             }
@@ -131,8 +142,8 @@ impl Upstream {
 
     /// Keeps idle connections on these terms from now on.
     pub(crate) fn set_terms(&self, terms: Terms) {
-        self.keep_alive.set(terms.keep_alive);
-        if self.tls.replace(terms.tls) != terms.tls {
+        let before = self.terms.replace(terms);
+        if (before.tls, before.announced) != (terms.tls, terms.announced) {
             self.close_idle();
         }
     }
@@ -144,19 +155,24 @@ impl Upstream {
         }
     }
 
-    /// Opens a connection.
+    /// Opens a connection; with an `owner` it begins with a PROXY header, and is that client's alone.
     async fn connect(
         &self,
         worker: &Worker,
         pool: &config::Pool,
+        owner: Option<&Rc<Ends>>,
     ) -> Result<Box<Connection>, (Failure, io::Error)> {
         self.lane().connects.bump();
         let deadline = worker.deadlines.register();
+        let header = owner.map(|owner| owner.encode()).unwrap_or_default();
         let opening = async {
-            let tcp =
-                TcpStream::connect(self.state.address).await.map_err(|error| (Failure::Connect, error))?;
+            let connect = |error| (Failure::Connect, error);
+            let mut tcp = TcpStream::connect(self.state.address).await.map_err(connect)?;
             // A socket that refuses the option is slower, not wrong.
             let _ = tcp.set_nodelay(true);
+            if !header.is_empty() {
+                tcp.write_all(&header).await.map_err(connect)?;
+            }
             match &pool.tls {
                 None => Ok(Io::new(tcp)),
                 Some(tls) => self.shake_hands(tls, tcp).await.map_err(|error| (Failure::Tls, error)),
@@ -164,7 +180,11 @@ impl Upstream {
         };
         let opened = deadline.limit(pool.timeouts.connect, opening).await;
         let io = opened.map_err(|_| (Failure::ConnectTimeout, io::ErrorKind::TimedOut.into()))??;
-        Ok(Box::new(Connection::new(io, deadline, Terms::of(pool).tls)))
+        let connection = Connection::new(io, deadline, Terms::of(pool).tls);
+        Ok(Box::new(match owner {
+            Some(owner) => connection.owned_by(owner, header.len()),
+            None => connection,
+        }))
     }
 
     async fn shake_hands(&self, tls: &UpstreamTls, tcp: TcpStream) -> io::Result<Io> {
