@@ -12,8 +12,8 @@ use super::{Control, Phase, discovery, dns_answers, phase_word};
 use crate::config::ZoneName;
 use crate::pool::counters::{Distribution, Lanes};
 use crate::pool::{
-    Counter, Failure, HandshakeFailure, PoolLane, ProxyHeaderFailure, Refusal, Status, TargetLane, Verdict,
-    WorkerLane,
+    Counter, Failure, HandshakeFailure, PoolLane, ProxyHeaderFailure, Refusal, Status, TargetLane, TunnelEnd,
+    Verdict, WorkerLane,
 };
 use crate::telemetry::process::{self, Process};
 use crate::telemetry::prometheus::{Exposition, Family, Kind};
@@ -130,6 +130,15 @@ fn connections(text: &mut Exposition, control: &Control) {
         "Requests whose head was read, refused ones included.",
         |l| &l.requests,
     );
+    let mut tunnels = text.family(
+        "selvedge_tunnels_closed_total",
+        Kind::Counter,
+        "Upgraded connections that are over, by why.",
+    );
+    for why in TunnelEnd::ALL {
+        let count = lanes.sum(|lane| &lane.tunnels_closed[*why as usize]);
+        tunnels.sample(&[("reason", why.as_str())], count);
+    }
     let mut headers = text.family(
         "selvedge_proxy_header_failures_total",
         Kind::Counter,

@@ -4,7 +4,7 @@
 //! Nothing is decided here; `review.rs`, `health/`, `drain.rs` and `standing.rs` decide, `membership.rs` tells what changed.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::drain::Drain;
 use super::health::Probed;
@@ -15,7 +15,7 @@ use super::sources::{Listed, Source};
 use super::standing::{Presence, Standing, Strength};
 use crate::config;
 use crate::pool::counters::Distribution;
-use crate::pool::{AdminState, HealthState, Member, Status, TargetState, ZoneOut};
+use crate::pool::{AdminState, HealthState, Leave, Member, Status, TargetState, ZoneOut};
 
 /// One target of a pool, with all that led to its status.
 pub struct Tended {
@@ -126,6 +126,18 @@ impl Tended {
             zone_out,
             ramp: self.watched.ramp(config.slow_start, now),
             duty: self.standing.duty(strength),
+            leave: self.leave(config.drain.deadline),
         }
+    }
+
+    /// Until when tunnels may stay, drains lasting `drain` unless the operator has said otherwise.
+    fn leave(&self, drain: Duration) -> Leave {
+        if self.admin == AdminState::Down {
+            return Leave::Now;
+        }
+        let asked = self.drain.since().zip(self.drain.ends_at(drain));
+        let unlisted = self.standing.leaves_at().map(|end| (end.checked_sub(drain).unwrap_or(end), end));
+        let first = asked.into_iter().chain(unlisted).min_by_key(|(_, end)| *end);
+        first.map_or(Leave::No, |(since, end)| Leave::By { since, end })
     }
 }

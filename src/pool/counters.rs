@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::outcome::{Failure, HandshakeFailure, ProxyHeaderFailure, Refusal, Verdict};
+use super::outcome::{Failure, HandshakeFailure, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict};
 
 /// A count with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -117,6 +117,8 @@ pub struct WorkerLane {
     pub panics: Counter,
     /// Tunnels (upgraded connections) open now.
     pub tunnels: Counter,
+    /// Tunnels that are over, by [`TunnelEnd`].
+    pub tunnels_closed: [Counter; TunnelEnd::COUNT],
     /// TLS with clients.
     pub tls: TlsLane,
 }

@@ -27,9 +27,11 @@ use crate::config;
 pub use budget::Budget;
 pub use counters::{Counter, Histogram, Lanes, PoolLane, TargetLane, TlsLane, WorkerLane};
 pub use managed::Managed;
-pub use outcome::{Failure, HandshakeFailure, ProxyHeaderFailure, Refusal, Verdict};
+pub use outcome::{Failure, HandshakeFailure, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict};
 pub use queue::{Line, WaitQueue};
-pub use snapshot::{AdminState, Duty, HealthState, Keeps, Member, Snapshot, Status, Stay, Target, ZoneOut};
+pub use snapshot::{
+    AdminState, Duty, HealthState, Keeps, Leave, Member, Snapshot, Status, Stay, Target, ZoneOut,
+};
 pub use target::{TargetId, TargetState};
 pub use tiers::Tier;
 

@@ -107,6 +107,24 @@ outcomes! {
 }
 
 outcomes! {
+    /// Why a tunnel is over.
+    TunnelEnd {
+        /// Both sides have ended it.
+        Ended = "ended",
+        /// A side broke it, or was cut off.
+        Broken = "broken",
+        /// Nothing came for too long.
+        Idle = "idle",
+        /// Its target's drain ends: both sides were told.
+        Drain = "drain",
+        /// Its target was taken down: both sides were told.
+        Down = "down",
+        /// The node stops: both sides were told.
+        Shutdown = "shutdown",
+    }
+}
+
+outcomes! {
     /// Why a request was refused before any target was chosen.
     Refusal {
         /// The request line is not `METHOD target HTTP/1.x`.

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use foldhash::HashMap;
 use foldhash::HashMapExt as _;
@@ -49,6 +50,22 @@ pub enum Duty {
     Leaving,
 }
 
+/// Until when what has no end of its own (WebSocket tunnels) may go on at a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leave {
+    /// For as long as it likes.
+    No,
+    /// Until the end of a drain.
+    By {
+        /// When the drain began.
+        since: Instant,
+        /// When it ends.
+        end: Instant,
+    },
+    /// No longer: the target is down.
+    Now,
+}
+
 /// What becomes of the bound sessions of a target that is ejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stay {
@@ -90,6 +107,8 @@ pub struct Member {
     pub zone_out: Option<ZoneOut>,
     /// Part of its weight that counts now (0.0 to 1.0): less than 1 while it starts slowly or is on trial.
     pub ramp: f64,
+    /// By whatever it drains or is down.
+    pub leave: Leave,
 }
 
 impl Member {
@@ -105,6 +124,7 @@ impl Member {
             ejected: None,
             zone_out: None,
             ramp: 1.0,
+            leave: Leave::No,
         }
     }
 
@@ -198,6 +218,8 @@ pub struct Target {
     pub keeps: Keeps,
     /// The reason for both.
     pub status: Status,
+    /// Until when tunnels may stay.
+    pub leave: Leave,
 }
 
 /// See the module's documentation.
@@ -268,7 +290,8 @@ impl Snapshot {
 
 impl Target {
     fn new(member: Member, config: &config::Pool, panic: bool, zone_failed: bool) -> Self {
-        let Member { state, weight, max_connections, health, admin, duty, ejected, zone_out, ramp } = member;
+        let Member { state, weight, max_connections, health, admin, duty, ejected, zone_out, ramp, leave } =
+            member;
         let status = match (admin, health, ejected) {
             (AdminState::Down, ..) => Status::Down,
             (AdminState::Drained, ..) => Status::Drained,
@@ -307,6 +330,7 @@ impl Target {
             takes_new: takes_new && share > 0.0,
             keeps,
             status,
+            leave,
             state,
             zone_number: 0,
             weight,

@@ -6,7 +6,8 @@
 //! 3. [`exchange`] takes the worker's [`plan`], and knows the whole order of what follows:
 //! 4. [`route`] finds what to do with it, [`session`] reads the cookie, [`headers`] readies the fields,
 //! 5. [`balance`] picks a target, [`upstream`] sends the attempt, [`retry`] decides about a failure,
-//! 6. [`session`] stamps the answer, [`body`] carries it back, [`upgrade`] if it is a tunnel, [`error`] if there is none.
+//! 6. [`session`] stamps the answer, [`body`] carries it back, [`upgrade`] if it is a tunnel ([`tunnels`],
+//!    [`websocket`]), [`error`] if there is none.
 //!
 //! A request never leaves its worker's thread, and never waits for the control plane.
 
@@ -31,8 +32,10 @@ pub mod session;
 mod stickiness;
 mod tcp_info;
 mod tls;
+mod tunnels;
 mod upgrade;
 mod upstream;
+mod websocket;
 mod worker;
 mod workers;
 

@@ -1,9 +1,12 @@
 //! Tunnels: after a 101, bytes go both ways untouched until both sides have ended, or one was silent for too long.
 //!
-//! One side's end is passed on while the other still speaks. What is in the tunnel is not looked at.
+//! One side's end is passed on while the other still speaks. What is in the tunnel is not looked at, but for where frames
+//! end: a tunnel whose target or node leaves is ended in the way of WebSocket, with a Close to both sides at the end of a
+//! frame, some time for their answers, and the end of both connections. When that is, is decided in [`super::tunnels`].
 
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 
@@ -11,8 +14,10 @@ use super::Worker;
 use super::http1::Client;
 use super::http1::outgoing::Outgoing;
 use super::io::Io;
-use super::upstream;
-use crate::pool::WorkerLane;
+use super::tunnels::Window;
+use super::upstream::{self, Connection};
+use super::websocket::{Frames, going_away};
+use crate::pool::TunnelEnd;
 
 /// Bytes under way in each direction.
 const PIPE: usize = 16 * 1024;
@@ -30,53 +35,127 @@ impl Tunnel<'_> {
     /// Runs until the tunnel is over.
     pub(crate) async fn run(mut self) {
         let upstream::Tunnel { mut connection, idle, in_flight, .. } = *self.target;
-        let _open = Open::count(self.worker.lane());
-        let mut up = Pipe { buffer: self.client.take_input(), state: State::Open };
-        let mut down = Pipe { buffer: connection.take_input(), state: State::Open };
+        let entered = self.worker.tunnels.enter(self.worker, in_flight.upstream());
+        let mut up = Pipe::new(self.client.take_input());
+        let mut down = Pipe::new(connection.take_input());
+        let (client, outgoing) = (&self.client.io, &mut self.outgoing);
         connection.deadline.set(idle);
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(result) = self.outgoing.poll_flush(cx, &self.client.io) {
-                let (client, target) = (&self.client.io, &connection.io);
-                let moved = match result {
-                    Ok(()) => [up.poll(cx, client, target), down.poll(cx, target, client)],
-                    Err(_) => return Poll::Ready(()),
-                };
-                if moved.iter().any(|moved| matches!(moved, Moved::Broken))
-                    || (up.state == State::Ended && down.state == State::Ended)
-                {
-                    return Poll::Ready(());
-                }
-                if moved.iter().any(|moved| matches!(moved, Moved::Some)) {
-                    connection.deadline.set(idle);
-                }
+        let why = std::future::poll_fn(|cx| {
+            let moved = poll_both(cx, client, outgoing, &connection, &mut up, &mut down);
+            match moved {
+                Moved::Nothing => {}
+                Moved::Some => connection.deadline.set(idle),
+                Moved::Over(why) => return Poll::Ready(Over::Already(why)),
             }
-            connection.deadline.poll(cx).map(|_| ())
+            if let Poll::Ready(window) = entered.poll_told(cx) {
+                return Poll::Ready(Over::Soon(window));
+            }
+            connection.deadline.poll(cx).map(|_| Over::Already(TunnelEnd::Idle))
         })
         .await;
+        let why = match why {
+            Over::Already(why) => why,
+            Over::Soon(window) => {
+                let target = &connection.io;
+                let mask = (self.worker.random.next() as u32).to_ne_bytes();
+                let both = [
+                    Farewell {
+                        pipe: up,
+                        from: client,
+                        to: target,
+                        step: Step::Finish,
+                        word: going_away(Some(mask)),
+                    },
+                    Farewell {
+                        pipe: down,
+                        from: target,
+                        to: client,
+                        step: Step::Finish,
+                        word: going_away(None),
+                    },
+                ];
+                say_goodbye(&connection, window, outgoing, client, both).await;
+                window.why
+            }
+        };
+        entered.end(why);
         drop(in_flight);
     }
 }
 
-/// Counts a tunnel as open.
-struct Open<'a>(&'a WorkerLane);
-
-impl<'a> Open<'a> {
-    fn count(lane: &'a WorkerLane) -> Self {
-        lane.tunnels.bump();
-        Self(lane)
-    }
+enum Over {
+    Already(TunnelEnd),
+    Soon(Window),
 }
 
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.tunnels.drop_one();
-    }
+/// What one look at a tunnel has moved.
+enum Moved {
+    Nothing,
+    Some,
+    Over(TunnelEnd),
 }
+
+/// Moves what can be moved now.
+fn poll_both(
+    cx: &mut Context<'_>,
+    client: &Io,
+    outgoing: &mut Outgoing,
+    connection: &Connection,
+    up: &mut Pipe,
+    down: &mut Pipe,
+) -> Moved {
+    match outgoing.poll_flush(cx, client) {
+        Poll::Ready(Ok(())) => {}
+        Poll::Ready(Err(_)) => return Moved::Over(TunnelEnd::Broken),
+        Poll::Pending => return Moved::Nothing,
+    }
+    let target = &connection.io;
+    let (Ok(one), Ok(other)) = (up.poll(cx, client, target), down.poll(cx, target, client)) else {
+        return Moved::Over(TunnelEnd::Broken);
+    };
+    if up.state == State::Ended && down.state == State::Ended {
+        return Moved::Over(TunnelEnd::Ended);
+    }
+    if one || other { Moved::Some } else { Moved::Nothing }
+}
+
+/// Tells both sides, and waits for both answers, but not for long.
+async fn say_goodbye(
+    connection: &Connection,
+    window: Window,
+    outgoing: &mut Outgoing,
+    client: &Io,
+    mut both: [Farewell<'_>; 2],
+) {
+    // A drain without any length leaves no time, but what fits into the socket goes out.
+    connection.deadline.set(window.goodbye.max(LEAST_GOODBYE));
+    std::future::poll_fn(|cx| {
+        if matches!(outgoing.poll_flush(cx, client), Poll::Ready(Ok(()))) {
+            let done = both.each_mut().map(|farewell| farewell.poll(cx).is_ready());
+            if done == [true, true] {
+                return Poll::Ready(());
+            }
+        }
+        connection.deadline.poll(cx).map(|_| ())
+    })
+    .await;
+    // An orderly end, for as far as that goes without waiting.
+    std::future::poll_fn(|cx| {
+        let _ = both.each_ref().map(|farewell| farewell.to.poll_shutdown(cx).is_ready());
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// What any tunnel has for its answers.
+const LEAST_GOODBYE: Duration = Duration::from_millis(50);
 
 /// One direction.
 struct Pipe {
     buffer: BytesMut,
     state: State,
+    /// Of what has been written.
+    frames: Frames,
 }
 
 #[derive(PartialEq, Eq)]
@@ -87,51 +166,134 @@ enum State {
     Ended,
 }
 
-enum Moved {
-    Nothing,
-    Some,
-    Broken,
-}
+struct Broken;
 
 impl Pipe {
-    /// Moves what can be moved now.
-    fn poll(&mut self, cx: &mut Context<'_>, from: &Io, to: &Io) -> Moved {
-        let mut moved = Moved::Nothing;
+    fn new(buffer: BytesMut) -> Self {
+        Self { buffer, state: State::Open, frames: Frames::default() }
+    }
+
+    /// Moves what can be moved now; whether that was anything.
+    fn poll(&mut self, cx: &mut Context<'_>, from: &Io, to: &Io) -> Result<bool, Broken> {
+        let mut moved = false;
         loop {
             while !self.buffer.is_empty() {
-                match to.poll_write(cx, &self.buffer) {
-                    Poll::Ready(Ok(count)) => {
-                        self.buffer.advance(count);
-                        moved = Moved::Some;
-                    }
-                    Poll::Ready(Err(_)) => return Moved::Broken,
-                    Poll::Pending => return moved,
+                match self.poll_write(cx, to, self.buffer.len()) {
+                    Poll::Ready(Ok(())) => moved = true,
+                    Poll::Ready(Err(broken)) => return Err(broken),
+                    Poll::Pending => return Ok(moved),
                 }
             }
             match self.state {
-                State::Ended => return moved,
+                State::Ended => return Ok(moved),
                 State::Ending => match to.poll_shutdown(cx) {
                     Poll::Ready(_) => self.state = State::Ended,
-                    Poll::Pending => return moved,
+                    Poll::Pending => return Ok(moved),
                 },
-                State::Open => {
-                    match from.poll_readable(cx) {
-                        Poll::Ready(Ok(())) => {}
-                        Poll::Ready(Err(_)) => return Moved::Broken,
-                        Poll::Pending => {
-                            // A silent tunnel holds no buffer.
-                            self.buffer = BytesMut::new();
-                            return moved;
-                        }
+                State::Open => match self.poll_read(cx, from) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(broken)) => return Err(broken),
+                    Poll::Pending => return Ok(moved),
+                },
+            }
+        }
+    }
+
+    /// Writes some of the first `count` bytes that are there.
+    fn poll_write(&mut self, cx: &mut Context<'_>, to: &Io, count: usize) -> Poll<Result<(), Broken>> {
+        match ready!(to.poll_write(cx, &self.buffer[..count])) {
+            Ok(written) => {
+                self.frames.pass(&self.buffer[..written]);
+                self.buffer.advance(written);
+                Poll::Ready(Ok(()))
+            }
+            Err(_) => Poll::Ready(Err(Broken)),
+        }
+    }
+
+    /// Reads into the buffer, which is empty, or notes the end. A silent tunnel holds no buffer.
+    fn poll_read(&mut self, cx: &mut Context<'_>, from: &Io) -> Poll<Result<(), Broken>> {
+        match from.poll_readable(cx) {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken)),
+            Poll::Pending => {
+                self.buffer = BytesMut::new();
+                return Poll::Pending;
+            }
+        }
+        self.buffer.reserve(PIPE);
+        match ready!(from.poll_read(cx, &mut self.buffer)) {
+            Ok(0) => self.state = State::Ending,
+            Ok(_) => {}
+            Err(_) => return Poll::Ready(Err(Broken)),
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// One direction on its way to the end.
+struct Farewell<'a> {
+    pipe: Pipe,
+    from: &'a Io,
+    to: &'a Io,
+    step: Step,
+    /// The Close frame, or what is left of it.
+    word: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The frame that has begun goes on to its end.
+    Finish,
+    /// Our Close goes out.
+    Say,
+    /// What still comes is read for its Close, and goes no further.
+    Listen,
+}
+
+impl Farewell<'_> {
+    /// Ready when the sink has been told and the source has answered, or cannot any more.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let pipe = &mut self.pipe;
+            match self.step {
+                Step::Finish if pipe.frames.is_between() => {
+                    if pipe.frames.is_closed() || pipe.state == State::Ended {
+                        // Its source has said goodbye already.
+                        self.word.clear();
                     }
-                    self.buffer.reserve(PIPE);
-                    match from.poll_read(cx, &mut self.buffer) {
-                        Poll::Ready(Ok(0)) => self.state = State::Ending,
-                        Poll::Ready(Ok(_)) => {}
-                        Poll::Ready(Err(_)) => return Moved::Broken,
-                        Poll::Pending => return moved,
+                    self.step = Step::Say;
+                    continue;
+                }
+                Step::Finish if !pipe.buffer.is_empty() => {
+                    let rest = pipe.frames.rest_in(&pipe.buffer);
+                    match ready!(pipe.poll_write(cx, self.to, rest)) {
+                        Ok(()) => continue,
+                        Err(Broken) => return Poll::Ready(()),
                     }
                 }
+                Step::Say if self.word.is_empty() => {
+                    self.step = Step::Listen;
+                    continue;
+                }
+                Step::Say => match ready!(self.to.poll_write(cx, &self.word)) {
+                    Ok(count) => {
+                        self.word.drain(..count);
+                        continue;
+                    }
+                    Err(_) => return Poll::Ready(()),
+                },
+                Step::Finish | Step::Listen => {}
+            }
+            if self.step == Step::Listen {
+                pipe.frames.pass(&pipe.buffer);
+                pipe.buffer.clear();
+            }
+            if pipe.state != State::Open || (self.step == Step::Listen && pipe.frames.is_closed()) {
+                return Poll::Ready(());
+            }
+            if let Err(Broken) = ready!(pipe.poll_read(cx, self.from)) {
+                return Poll::Ready(());
             }
         }
     }

@@ -18,16 +18,19 @@ use super::listener::{self, Listening};
 use super::plan::Plan;
 use super::retry::Again;
 use super::session::OpenedCookies;
+use super::tunnels::{Tunnels, Window};
 use super::upstream::{AttemptError, Terms, Upstream};
 use super::workers::Change;
 use crate::config;
-use crate::pool::{Managed, Pool, PoolLane, Pools, Snapshot, TargetId, WorkerLane};
+use crate::pool::{Managed, Pool, PoolLane, Pools, Snapshot, TargetId, TunnelEnd, WorkerLane};
 
 /// Empty lists of fields kept for the next heads, and the most fields that one may have room for.
 const SPARE_FIELDS: usize = 64;
 const SPARE_ROOM: usize = 256;
 /// Between two looks at idle connections.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Between two looks at who leaves, while there are tunnels.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// One data-plane thread. Lives as long as its thread, hence the `'static` references to it.
 pub(crate) struct Worker {
@@ -45,6 +48,8 @@ pub(crate) struct Worker {
     pub(crate) listening: RefCell<Vec<Rc<Listening>>>,
     /// Tasks that accept, also those that are about to end.
     pub(crate) accepting: Cell<usize>,
+    /// Its tunnels that are open.
+    pub(crate) tunnels: Tunnels,
 }
 
 impl Worker {
@@ -59,6 +64,7 @@ impl Worker {
             spare_fields: RefCell::default(),
             listening: RefCell::default(),
             accepting: Cell::new(0),
+            tunnels: Tunnels::default(),
             shared,
         }
     }
@@ -105,6 +111,8 @@ impl Worker {
     /// From now on nothing new is taken.
     pub(crate) fn stop(&self) {
         listener::close(self, &self.listening.take());
+        let (now, lasts) = (Instant::now(), self.plan().config.shutdown.deadline);
+        self.tunnels.leave(Window::before(now, now + lasts, TunnelEnd::Shutdown), now);
     }
 
     /// Whether a connection is open, or may still come of what the kernel has completed.
@@ -112,18 +120,32 @@ impl Worker {
         self.accepting.get() > 0 || self.lane().open.get() > 0
     }
 
-    /// Closes what has been idle for too long, every second, for as long as the worker lives.
+    /// Closes what has been idle for too long, every second, for as long as the worker lives; and looks more often for
+    /// targets that leave while there are tunnels.
     pub(crate) async fn sweep(&self) {
+        let mut swept = Instant::now();
         loop {
-            tokio::time::sleep(SWEEP).await;
-            let now = self.deadlines.coarse_ticks();
+            tokio::time::sleep(if self.tunnels.is_empty() { SWEEP } else { LOOK }).await;
+            let (now, mut news) = (Instant::now(), false);
+            let due = now.duration_since(swept) >= SWEEP;
+            if due {
+                swept = now;
+            }
             for pool in &self.plan().pools {
                 // A pool that has no requests would otherwise hold on to a snapshot for ever.
                 let view = pool.view();
-                view.upstreams.iter().for_each(|upstream| upstream.sweep(now));
-                if self.index == 0 {
-                    pool.shared.budget.mark(Instant::now(), pool.shared.requests());
+                news |= pool.leaving_changed.take();
+                if !due {
+                    continue;
                 }
+                let ticks = self.deadlines.coarse_ticks();
+                view.upstreams.iter().for_each(|upstream| upstream.sweep(ticks));
+                if self.index == 0 {
+                    pool.shared.budget.mark(now, pool.shared.requests());
+                }
+            }
+            if news {
+                self.tunnels.look(now);
             }
         }
     }
@@ -181,6 +203,8 @@ pub(crate) struct PoolWorker {
     typical_us: Cell<f32>,
     /// Requests that this worker has sent since any target of the pool has answered it.
     unheard: Cell<u32>,
+    /// Which targets leave is not what it was when tunnels were told last.
+    leaving_changed: Cell<bool>,
 }
 
 /// A snapshot, and this worker's connections to its targets in the same order.
@@ -204,6 +228,7 @@ impl PoolWorker {
             turn: Cell::new(worker.wrapping_mul(0x9e37_79b9)),
             typical_us: Cell::new(0.0),
             unheard: Cell::new(0),
+            leaving_changed: Cell::new(false),
             view: present,
         };
         pool.view.replace(pool.renew(&first));
@@ -285,16 +310,20 @@ impl PoolWorker {
         let snapshot = self.shared.snapshot();
         let mut known: HashMap<TargetId, Rc<Upstream>> = HashMap::with_capacity(old.upstreams.len());
         known.extend(old.upstreams.iter().map(|upstream| (upstream.state.id, upstream.clone())));
+        let (now, mut news) = (Instant::now(), false);
         let upstreams = snapshot
             .targets
             .iter()
             .map(|target| {
-                known.remove(&target.state.id).unwrap_or_else(|| {
+                let upstream = known.remove(&target.state.id).unwrap_or_else(|| {
                     Rc::new(Upstream::new(target.state.clone(), self.worker, self.terms.get()))
-                })
+                });
+                news |= upstream.set_leave(target.leave, now);
+                upstream
             })
             .collect();
-        known.values().for_each(|gone| gone.close_idle());
+        known.values().for_each(|gone| news |= gone.vanish(now));
+        self.leaving_changed.set(self.leaving_changed.get() | news);
         Rc::new(View { snapshot, version, upstreams })
     }
 }

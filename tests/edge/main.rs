@@ -44,6 +44,7 @@ mod tls_clients;
 mod tls_config;
 mod tls_tickets;
 mod tls_upstream;
+mod tunnel_ends;
 mod upgrade;
 mod zones;
 

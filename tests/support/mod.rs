@@ -18,6 +18,7 @@ pub mod edge;
 pub mod message;
 pub mod origin;
 pub mod tls;
+pub mod websocket;
 pub mod wire;
 
 use std::future::Future;

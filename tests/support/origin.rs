@@ -454,6 +454,11 @@ impl Gate {
         *self.0.borrow()
     }
 
+    /// Waits for the gate to be open, for as long as it takes.
+    pub async fn opens(&self) {
+        let _ = self.0.subscribe().wait_for(|open| *open).await;
+    }
+
     /// Waits for the gate to be open.
     pub async fn pass(&self) {
         let mut open = self.0.subscribe();

@@ -149,6 +149,7 @@ impl Connection {
         if let Body::Tunnel(target) = answer.body {
             let after = After::Upgrade(&target.protocol);
             encode::answer(self.outgoing.buffer(), answer.status, &answer.headers, Framing::None, after);
+            self.worker.keep_fields(std::mem::take(&mut answer.headers));
             let tunnel = upgrade::Tunnel {
                 client: &self.client,
                 outgoing: std::mem::take(&mut self.outgoing),

@@ -14,7 +14,7 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, StatusCode};
 use rustls::ClientConnection;
@@ -25,10 +25,11 @@ use super::Worker;
 use super::io::Io;
 use super::proxy_protocol::Ends;
 use super::tls::TlsStream;
+use super::tunnels::Window;
 use super::worker::PoolWorker;
 use crate::config;
 use crate::config::tls::UpstreamTls;
-use crate::pool::{Failure, Pool, TargetLane, TargetState};
+use crate::pool::{Failure, Leave, Pool, TargetLane, TargetState};
 pub(crate) use attempt::{Attempt, AttemptError, send};
 pub(crate) use connection::{AnswerBody, Connection};
 pub(crate) use upload::Upload;
@@ -41,12 +42,14 @@ pub(crate) struct Terms {
     pub(crate) tls: u64,
     /// Whether they began with a PROXY header.
     pub(crate) announced: bool,
+    /// How long tunnels stay at a target that vanishes without having drained.
+    drain: Duration,
 }
 
 impl Terms {
     pub(crate) fn of(pool: &config::Pool) -> Self {
         let tls = pool.tls.as_ref().map_or(0, |tls| tls.digest);
-        Self { keep_alive: pool.keep_alive, tls, announced: pool.proxy_protocol }
+        Self { keep_alive: pool.keep_alive, tls, announced: pool.proxy_protocol, drain: pool.drain.deadline }
     }
 }
 
@@ -55,13 +58,38 @@ pub(crate) struct Upstream {
     pub(crate) state: Arc<TargetState>,
     worker: usize,
     terms: Cell<Terms>,
+    leave: Cell<Leave>,
+    /// When its tunnels are told that they have to leave.
+    window: Cell<Option<Window>>,
     /// Boxed: they are moved with every request.
     idle: RefCell<VecDeque<Box<Connection>>>,
 }
 
 impl Upstream {
     pub(crate) fn new(state: Arc<TargetState>, worker: usize, terms: Terms) -> Self {
-        Self { state, worker, terms: Cell::new(terms), idle: RefCell::default() }
+        let (terms, leave, window) = (Cell::new(terms), Cell::new(Leave::No), Cell::new(None));
+        Self { state, worker, terms, leave, window, idle: RefCell::default() }
+    }
+
+    /// Until when its tunnels may stay, as of `now`. Whether that is news.
+    pub(crate) fn set_leave(&self, leave: Leave, now: Instant) -> bool {
+        let news = self.leave.replace(leave) != leave;
+        if news {
+            self.window.set(Window::of(leave, now));
+        }
+        news
+    }
+
+    /// It is no longer in the pool: its connections end, and its tunnels as in a drain. Whether these have to be told.
+    pub(crate) fn vanish(&self, now: Instant) -> bool {
+        self.close_idle();
+        let end = now + self.terms.get().drain;
+        self.leave.get() == Leave::No && self.set_leave(Leave::By { since: now, end }, now)
+    }
+
+    /// When its tunnels are told that they have to leave, if they have to.
+    pub(crate) fn window(&self) -> Option<Window> {
+        self.window.get()
     }
 
     /// This worker's counters of the target.
@@ -206,6 +234,11 @@ impl InFlight {
     pub(crate) fn begun(pool: &Rc<PoolWorker>, upstream: &Rc<Upstream>) -> Self {
         Self { pool: pool.clone(), upstream: upstream.clone() }
     }
+
+    /// Its target.
+    pub(crate) fn upstream(&self) -> &Rc<Upstream> {
+        &self.upstream
+    }
 }
 
 impl Drop for InFlight {
@@ -224,7 +257,7 @@ pub(crate) struct Tunnel {
     /// What it turns into.
     pub(crate) protocol: HeaderValue,
     /// Longest silence.
-    pub(crate) idle: std::time::Duration,
+    pub(crate) idle: Duration,
     /// Counted until the tunnel ends.
     pub(crate) in_flight: InFlight,
 }
