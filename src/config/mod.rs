@@ -161,10 +161,58 @@ pub struct Listener {
     pub max_body: Option<u64>,
     /// Requests without TLS are redirected to this port; `None`, the default, to serve them.
     pub redirect_to_https: Option<u16>,
+    /// What clients may speak, the preferred first; never empty. Default: all.
+    pub protocols: Vec<Protocol>,
+    /// Bounds of HTTP/2.
+    pub http2: Http2,
     /// Who announces clients before they speak, if anybody. Default: nobody.
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Certificates and more, if clients speak TLS here. Default: they do not.
     pub tls: Option<Arc<tls::ListenerTls>>,
+}
+
+/// What a client may speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// `h2`: agreed on in the TLS handshake, or begun without asking where there is no TLS.
+    Http2,
+    /// `http/1.1`, which includes HTTP/1.0.
+    Http1,
+}
+
+impl Protocol {
+    /// All of them, the preferred first.
+    pub const ALL: [Self; 2] = [Self::Http2, Self::Http1];
+
+    /// As TLS calls it (ALPN).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http2 => "h2",
+            Self::Http1 => "http/1.1",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Bounds of an HTTP/2 connection with a client.
+#[derive(Debug, Clone, Copy)]
+pub struct Http2 {
+    /// Requests under way at the same time. Default 128.
+    pub max_concurrent_streams: u32,
+    /// Bytes of one request's body that may be on their way or wait for the target. Default 256 KiB.
+    pub stream_window: u32,
+    /// The same for all requests of the connection together. Default 1 MiB.
+    pub connection_window: u32,
+    /// Largest frame that is taken. Default 16 KiB.
+    pub max_frame_size: u32,
+    /// Bytes of answers that wait for the client to take them, over all requests: while there are more, no target is read
+    /// from. Default 1 MiB.
+    pub max_buffered: usize,
 }
 
 impl Listener {

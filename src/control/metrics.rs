@@ -12,8 +12,8 @@ use super::{Control, Phase, discovery, dns_answers, phase_word};
 use crate::config::ZoneName;
 use crate::pool::counters::{Distribution, Lanes};
 use crate::pool::{
-    Counter, Failure, HandshakeFailure, PoolLane, ProxyHeaderFailure, Refusal, Status, TargetLane, TunnelEnd,
-    Verdict, WorkerLane,
+    Counter, Failure, HandshakeFailure, Http2Fault, Http2Lane, PoolLane, ProxyHeaderFailure, Refusal, Status,
+    TargetLane, TunnelEnd, Verdict, WorkerLane,
 };
 use crate::telemetry::process::{self, Process};
 use crate::telemetry::prometheus::{Exposition, Family, Kind};
@@ -27,6 +27,7 @@ pub fn render(control: &Control, process: &Process) -> String {
     node(&mut text, control);
     configuration(&mut text, control);
     connections(&mut text, control);
+    http2(&mut text, control);
     handshakes(&mut text, control);
     pools(&mut text, control);
     sessions(&mut text, control);
@@ -159,6 +160,29 @@ fn connections(text: &mut Exposition, control: &Control) {
 /// Since 1970.
 fn seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// HTTP/2 with clients.
+fn http2(text: &mut Exposition, control: &Control) {
+    let lanes = &control.node.pools.workers;
+    let mut plain = |name, kind, help, of: fn(&Http2Lane) -> &Counter| {
+        text.family(name, kind, help).sample(&[], lanes.sum(|lane| of(&lane.http2)));
+    };
+    plain("selvedge_http2_connections_total", Kind::Counter, "Client connections that spoke HTTP/2.", |l| {
+        &l.connections
+    });
+    plain("selvedge_http2_connections_open", Kind::Gauge, "Of these, open now.", |l| &l.open);
+    plain("selvedge_http2_requests_total", Kind::Counter, "Requests received by HTTP/2.", |l| &l.requests);
+    plain("selvedge_http2_streams_open", Kind::Gauge, "Of these, under way now.", |l| &l.streams);
+    let mut faults = text.family(
+        "selvedge_http2_faults_total",
+        Kind::Counter,
+        "HTTP/2 connections ended because of what the client did or did not do.",
+    );
+    for reason in Http2Fault::ALL {
+        let count = lanes.sum(|lane| &lane.http2.faults[*reason as usize]);
+        faults.sample(&[("reason", reason.as_str())], count);
+    }
 }
 
 /// TLS with clients.

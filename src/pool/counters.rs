@@ -6,7 +6,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use super::outcome::{Failure, HandshakeFailure, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict};
+use super::outcome::{
+    Failure, HandshakeFailure, Http2Fault, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict,
+};
 
 /// A count with one writer and any number of readers.
 #[derive(Debug, Default)]
@@ -121,6 +123,23 @@ pub struct WorkerLane {
     pub tunnels_closed: [Counter; TunnelEnd::COUNT],
     /// TLS with clients.
     pub tls: TlsLane,
+    /// HTTP/2 with clients.
+    pub http2: Http2Lane,
+}
+
+/// Counters of HTTP/2 with clients in one worker. Its connections and requests are also among all others.
+#[derive(Debug, Default)]
+pub struct Http2Lane {
+    /// Connections on which both sides have said that they speak it.
+    pub connections: Counter,
+    /// Of these, open now.
+    pub open: Counter,
+    /// Requests whose head was read.
+    pub requests: Counter,
+    /// Requests under way now.
+    pub streams: Counter,
+    /// Connections ended before their time, by [`Http2Fault`].
+    pub faults: [Counter; Http2Fault::COUNT],
 }
 
 /// Counters of TLS with clients in one worker.

@@ -25,9 +25,9 @@ use tokio::sync::Notify;
 
 use crate::config;
 pub use budget::Budget;
-pub use counters::{Counter, Histogram, Lanes, PoolLane, TargetLane, TlsLane, WorkerLane};
+pub use counters::{Counter, Histogram, Http2Lane, Lanes, PoolLane, TargetLane, TlsLane, WorkerLane};
 pub use managed::Managed;
-pub use outcome::{Failure, HandshakeFailure, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict};
+pub use outcome::{Failure, HandshakeFailure, Http2Fault, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict};
 pub use queue::{Line, WaitQueue};
 pub use snapshot::{
     AdminState, Duty, HealthState, Keeps, Leave, Member, Snapshot, Status, Stay, Target, ZoneOut,

@@ -125,6 +125,47 @@ outcomes! {
 }
 
 outcomes! {
+    /// Why a client's HTTP/2 connection was ended before its time. The first are about what is allowed but was repeated
+    /// too often for the work that was done: the client is told ENHANCE_YOUR_CALM.
+    Http2Fault {
+        /// Requests begun and taken back (CVE-2023-44487).
+        Resets = "resets",
+        /// Streams that we had to reset (CVE-2025-8671).
+        ProvokedResets = "provoked_resets",
+        /// CONTINUATION frames.
+        Continuation = "continuation",
+        /// SETTINGS frames.
+        Settings = "settings",
+        /// PING frames.
+        Ping = "ping",
+        /// PRIORITY frames.
+        Priority = "priority",
+        /// WINDOW_UPDATE frames.
+        WindowUpdate = "window_update",
+        /// Empty DATA frames, and small ones that nobody had read yet.
+        Data = "data",
+        /// Frames of other types.
+        OtherFrame = "other_frame",
+        /// A head whose fields make many times what may be, such as references of one byte.
+        HeadSize = "head_size",
+        /// Answers that were given up because the client's window stayed shut.
+        ShutWindow = "shut_window",
+        /// Nothing of what was written was taken within `idle`.
+        WriteTimeout = "write_timeout",
+        /// The preface did not come, or not in time.
+        Preface = "preface",
+        /// The rules of flow control were broken.
+        FlowControl = "flow_control",
+        /// Compressed fields cannot be read.
+        Compression = "compression",
+        /// A frame has a size that it may not have.
+        FrameSize = "frame_size",
+        /// The protocol was broken in another way.
+        Protocol = "protocol",
+    }
+}
+
+outcomes! {
     /// Why a request was refused before any target was chosen.
     Refusal {
         /// The request line is not `METHOD target HTTP/1.x`.
@@ -167,6 +208,8 @@ outcomes! {
         HeadTimeout = "head_timeout",
         /// The body did not arrive in time (408).
         BodyTimeout = "body_timeout",
+        /// An HTTP/2 message is malformed: its stream was reset, or it named a field that HTTP/2 does not have.
+        Http2Message = "http2_message",
         /// No route matches (404).
         NoRoute = "no_route",
     }

@@ -11,9 +11,8 @@ use http::Version;
 use http_body::Frame;
 
 use super::fields::Fields;
-use super::http1;
 use super::http1::framing::Framing;
-use super::upstream;
+use super::{http1, http2, upstream};
 use crate::pool::{Failure, Refusal};
 
 /// The body of a request on its way from the client.
@@ -22,6 +21,8 @@ pub(crate) enum RequestBody {
     None,
     /// From an HTTP/1 connection.
     Http1(Rc<http1::Client>),
+    /// From a stream of an HTTP/2 connection.
+    Http2(Box<http2::Incoming>),
 }
 
 /// Why a request's body ends before its end.
@@ -39,6 +40,16 @@ impl RequestBody {
         match self {
             Self::None => Framing::None,
             Self::Http1(client) => client.body_framing(),
+            Self::Http2(incoming) => incoming.framing(),
+        }
+    }
+
+    /// Whether the client still waits for leave to send it.
+    pub(crate) fn is_held(&self) -> bool {
+        match self {
+            Self::None => false,
+            Self::Http1(client) => client.is_expecting(),
+            Self::Http2(incoming) => incoming.is_expecting(),
         }
     }
 
@@ -50,6 +61,7 @@ impl RequestBody {
         match self {
             Self::None => Poll::Ready(None),
             Self::Http1(client) => client.poll_body(cx),
+            Self::Http2(incoming) => incoming.poll_frame(cx),
         }
     }
 }

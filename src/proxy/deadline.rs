@@ -15,7 +15,6 @@ use tokio::sync::Notify;
 
 /// Between two sweeps.
 const TICK: Duration = Duration::from_millis(10);
-const TICKS_PER_SECOND: u64 = 100;
 const NEVER: u64 = u64::MAX;
 
 /// All deadlines of a worker, and its coarse clock.
@@ -48,6 +47,8 @@ pub(crate) struct Deadline {
 pub(crate) struct Elapsed;
 
 impl Deadlines {
+    pub(crate) const TICKS_PER_SECOND: u64 = 100;
+
     pub(crate) fn new() -> Rc<Self> {
         Rc::new(Self {
             start: Instant::now(),
@@ -87,7 +88,7 @@ impl Deadlines {
     pub(crate) fn ticks_of(duration: Duration) -> u64 {
         // Not `as_millis`, which divides numbers of 128 bits.
         let in_second = u64::from(duration.subsec_nanos()).div_ceil(TICK.subsec_nanos().into());
-        duration.as_secs().saturating_mul(TICKS_PER_SECOND).saturating_add(in_second).min(NEVER / 2)
+        duration.as_secs().saturating_mul(Self::TICKS_PER_SECOND).saturating_add(in_second).min(NEVER / 2)
     }
 
     /// Sweeps for as long as the worker lives.

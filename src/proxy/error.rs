@@ -9,6 +9,7 @@ use http::{StatusCode, Version};
 
 use super::body::{Answer, Body};
 use super::fields::Fields;
+use super::grpc;
 use super::headers::X_REQUEST_ID;
 use crate::pool::{Failure, Refusal};
 
@@ -104,12 +105,23 @@ impl ProxyError {
         }
     }
 
-    /// The page for the client, in the form that `accept` prefers.
-    pub(crate) fn into_answer(self, accept: Option<&HeaderValue>, request_id: &HeaderValue) -> Answer {
+    /// The page for the client, in the form that it reads.
+    pub(crate) fn into_answer(self, reader: &Reader, request_id: &HeaderValue) -> Answer {
         let (status, code, message) = self.describe();
         let id = request_id.to_str().unwrap_or_default();
         let mut headers = Fields::new();
-        let (content_type, text) = match Form::preferred(accept) {
+        if reader.grpc {
+            grpc::fail(&mut headers, status, message);
+            headers.append(X_REQUEST_ID, request_id.clone());
+            return Answer {
+                version: Version::HTTP_11,
+                status: StatusCode::OK,
+                headers,
+                body: Body::Empty,
+                record: None,
+            };
+        }
+        let (content_type, text) = match Form::preferred(reader.accept.as_ref()) {
             Form::Text => ("text/plain; charset=utf-8", text(status, message, id)),
             Form::Json => ("application/json", json(status, code, message, id)),
             Form::Html => ("text/html; charset=utf-8", html(status, message, id)),
@@ -133,6 +145,24 @@ impl ProxyError {
             headers,
             body: Body::Full(Bytes::from(text)),
             record: None,
+        }
+    }
+}
+
+/// What the client that gets an error can read.
+#[derive(Default)]
+pub(crate) struct Reader {
+    accept: Option<HeaderValue>,
+    /// It calls a method of gRPC.
+    grpc: bool,
+}
+
+impl Reader {
+    /// Who sends a request with these fields.
+    pub(crate) fn of(headers: &Fields) -> Self {
+        Self {
+            accept: headers.get(header::ACCEPT).cloned(),
+            grpc: grpc::is_call(headers.get(header::CONTENT_TYPE)),
         }
     }
 }

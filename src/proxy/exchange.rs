@@ -12,9 +12,9 @@ use http::{Method, StatusCode, Version};
 
 use super::balance::{self, Choice, Pick};
 use super::body::{Answer, Body, RequestBody};
-use super::error::ProxyError;
+use super::error::{ProxyError, Reader};
 use super::fields::Fields;
-use super::http1::Inform;
+use super::inform::Inform;
 use super::patience::Patience;
 use super::plan::PoolPlan;
 use super::proxy_protocol::Ends;
@@ -60,7 +60,7 @@ pub(crate) async fn exchange(
     body: RequestBody,
 ) -> Option<Answer> {
     let id = headers::request_id(&peer.origin, &head.headers, &worker.random);
-    let accept = head.headers.get(header::ACCEPT).cloned();
+    let reader = Reader::of(&head.headers);
     let mut record = None;
     let result = forward(worker, peer, inform, &mut head, body, &id, &mut record).await;
     worker.keep_fields(head.headers);
@@ -71,7 +71,7 @@ pub(crate) async fn exchange(
             if matches!(error, ProxyError::ClientGone) {
                 return None;
             }
-            error.into_answer(accept.as_ref(), &id)
+            error.into_answer(&reader, &id)
         }
     };
     if let Some(hsts) = peer.hsts()
@@ -83,12 +83,12 @@ pub(crate) async fn exchange(
     Some(answer)
 }
 
-/// The answer to a request whose head was refused.
-pub(crate) fn refuse(worker: &Worker, refusal: Refusal) -> Answer {
+/// The answer to a request whose head was refused. `headers` are what is known of its fields.
+pub(crate) fn refuse(worker: &Worker, refusal: Refusal, headers: &Fields) -> Answer {
     let id = headers::fresh_request_id(&worker.random);
     let error = ProxyError::Refused(refusal);
     worker.report(&error, &id);
-    error.into_answer(None, &id)
+    error.into_answer(&Reader::of(headers), &id)
 }
 
 async fn forward(

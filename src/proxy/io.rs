@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt as _, AsyncWrite as _};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::tls::TlsStream;
@@ -58,6 +58,18 @@ impl Io {
         match &mut *self.0.borrow_mut() {
             Socket::Plain(tcp) => pin!(tcp.read_buf(buffer)).poll(cx),
             Socket::Tls(tls) => tls.poll_read(cx, buffer),
+        }
+    }
+
+    /// As [`Io::poll_read`], into memory that somebody else has made room in. Nothing read is the end of the stream.
+    pub(crate) fn poll_read_into(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match &mut *self.0.borrow_mut() {
+            Socket::Plain(tcp) => Pin::new(tcp).poll_read(cx, buffer),
+            Socket::Tls(tls) => tls.poll_read_into(cx, buffer),
         }
     }
 

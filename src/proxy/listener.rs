@@ -15,14 +15,16 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use bytes::BytesMut;
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::exchange::Peer;
+use super::http2::Begun;
 use super::io::Io;
 use super::tls::{self, Acceptor};
-use super::{Worker, announced, http1};
-use crate::config::{self, KeyRing};
+use super::{Worker, announced, http1, http2};
+use crate::config::{self, KeyRing, Protocol};
 use crate::pool::Managed;
 
 /// Connections that the kernel completes while no worker accepts.
@@ -93,7 +95,11 @@ impl BoundListener {
         ring: &Arc<KeyRing>,
         managed: &Arc<Managed>,
     ) -> Vec<WorkerListener> {
-        let tls = self.config.tls.as_ref().map(|tls| tls::server_config(tls, ring, managed));
+        let tls = self
+            .config
+            .tls
+            .as_ref()
+            .map(|tls| tls::server_config(tls, &self.config.protocols, ring, managed));
         let one = |_| WorkerListener {
             config: self.config.clone(),
             tls: tls.clone(),
@@ -105,7 +111,7 @@ impl BoundListener {
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -285,18 +291,27 @@ impl Listening {
     ) {
         let Some(ends) = announced::ends(worker, &self, &config, &tcp, address).await else { return };
         let acceptor = self.tls.borrow().clone();
-        let (io, protocol, identity) = match acceptor {
-            None => (Io::new(tcp), tls::Protocol::Http1, None),
+        let (io, agreed, identity) = match acceptor {
+            None => (Io::new(tcp), None, None),
             Some(acceptor) => match acceptor.accept(worker, &self, tcp).await {
                 Some(accepted) => (Io::encrypted(accepted.stream), accepted.protocol, accepted.identity),
                 None => return,
             },
         };
+        let may_be = |protocol| config.protocols.contains(&protocol);
+        // Who does not say speaks HTTP/1, unless it begins as only HTTP/2 does.
+        let protocol = agreed.unwrap_or(match may_be(Protocol::Http1) {
+            true => Protocol::Http1,
+            false => Protocol::Http2,
+        });
+        let sniff = agreed.is_none() && may_be(Protocol::Http2) && config.tls.is_none();
         let peer = Peer::new(config.clone(), ends, identity);
-        match protocol {
-            tls::Protocol::Http1 => http1::serve(worker, self, config, io, peer).await,
-            // It has seen what it wanted to see.
-            tls::Protocol::AcmeTls => io.say_goodbye(),
+        let begun = match protocol {
+            Protocol::Http1 => http1::serve(worker, self.clone(), config.clone(), io, peer, sniff).await,
+            Protocol::Http2 => Some(Begun { io, input: BytesMut::new(), peer }),
+        };
+        if let Some(begun) = begun {
+            http2::serve(worker, self, config, begun).await;
         }
     }
 
@@ -352,10 +367,15 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         self.open.fetch_sub(1, Relaxed);
         self.worker.lane().open.drop_one();
-        if std::thread::panicking() {
-            self.worker.lane().panics.bump();
-            tracing::error!("a panic has cost one connection; this is a defect, please report it");
-        }
+        note_panic(self.worker);
+    }
+}
+
+/// Counts a panic, if one is unwinding what serves a client.
+pub(crate) fn note_panic(worker: &Worker) {
+    if std::thread::panicking() {
+        worker.lane().panics.bump();
+        tracing::error!("a panic has cost one connection; this is a defect, please report it");
     }
 }
 

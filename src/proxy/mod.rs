@@ -2,7 +2,7 @@
 //!
 //! 1. [`listener`] accepts a connection on the worker's own socket, [`proxy_protocol`] hears from a proxy in front whose it
 //!    is, [`tls`] shakes hands if there is TLS,
-//! 2. [`http1`] reads a request head strictly,
+//! 2. [`http1`] or [`http2`] reads a request head strictly,
 //! 3. [`exchange`] takes the worker's [`plan`], and knows the whole order of what follows:
 //! 4. [`route`] finds what to do with it, [`session`] reads the cookie, [`headers`] readies the fields,
 //! 5. [`balance`] picks a target, [`upstream`] sends the attempt, [`retry`] decides about a failure,
@@ -18,8 +18,11 @@ mod deadline;
 mod error;
 mod exchange;
 pub mod fields;
+mod grpc;
 mod headers;
 mod http1;
+mod http2;
+mod inform;
 mod io;
 pub mod listener;
 mod patience;

@@ -56,7 +56,9 @@ fn levels(level: Level) -> Targets {
     let levels =
         Targets::new().with_default(LevelFilter::WARN).with_target("selvedge", LevelFilter::from(level));
     // It warns of every datagram that is no answer to a question, which anybody can send.
-    levels.with_target("hickory", LevelFilter::ERROR)
+    let levels = levels.with_target("hickory", LevelFilter::ERROR);
+    // The same with frames that clients may send.
+    levels.with_target("h2", LevelFilter::ERROR)
 }
 
 /// <https://no-color.org>: any value but the empty one switches colours off.

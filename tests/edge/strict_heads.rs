@@ -134,7 +134,8 @@ async fn a_version_other_than_1_0_and_1_1_is_refused_with_505() {
         with_line("GET / HTTP/3.0", &[(505, "version")]),
         with_line("GET / HTTP/0.9", &[(505, "version")]),
         with_line("GET / HTTP/1.2", &[(505, "version")]),
-        case(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[(505, "version"), (400, "request_line")]),
+        case(b"PRI * HTTP/2.0\r\n\r\nSN\r\n\r\n", &[(505, "version"), (400, "request_line")]),
+        case(b"PRI * HTTP/2.0\r\nHost: shop.test\r\n\r\n", &[(505, "version")]),
     ])
     .await;
 }

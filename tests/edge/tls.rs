@@ -78,13 +78,15 @@ async fn versions_below_the_least_are_refused_and_counted() {
 }
 
 #[tokio::test]
-async fn a_protocol_that_is_not_offered_is_refused_and_http1_is_agreed_on() {
+async fn a_protocol_that_is_not_offered_is_refused_and_the_preferred_one_is_agreed_on() {
     let ca = Authority::new("ca");
     let origin = Origin::start().await;
     let edge = tls_before(&origin, &ca.issue("shop", &["shop.test"]).listener()).start().await;
     let dialer = ca.dialer("shop.test");
-    let wire = dialer.offering(&["h2", "http/1.1"]).dial(edge.web).await.unwrap();
-    assert_eq!(wire.tls().unwrap().get_ref().1.alpn_protocol(), Some(&b"http/1.1"[..]));
+    for (offered, agreed) in [(&["http/1.1", "h2"][..], "h2"), (&["http/1.1"], "http/1.1")] {
+        let wire = dialer.offering(offered).dial(edge.web).await.unwrap();
+        assert_eq!(wire.tls().unwrap().get_ref().1.alpn_protocol(), Some(agreed.as_bytes()));
+    }
     let Err(refused) = dialer.offering(&["spdy/1"]).dial(edge.web).await else { panic!("it was accepted") };
     assert!(refused.to_string().contains("NoApplicationProtocol"), "{refused}");
     edge.counts(&format!("{FAILURES}{{reason=\"protocol\"}}"), 1).await;

@@ -164,7 +164,11 @@ impl Dialer {
     /// A client that believes these and asks for `name`.
     pub fn believing(roots: rustls::RootCertStore, name: &str) -> Self {
         let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        Self { config: Arc::new(config), name: ServerName::try_from(name.to_owned()).unwrap(), before: Vec::new() }
+        Self {
+            config: Arc::new(config),
+            name: ServerName::try_from(name.to_owned()).unwrap(),
+            before: Vec::new(),
+        }
     }
 
     /// Shows this certificate to servers that ask.
@@ -188,11 +192,19 @@ impl Dialer {
 
     /// A connection after its handshake.
     pub async fn dial(&self, address: SocketAddr) -> io::Result<Wire> {
+        self.stream(address).await.map(Wire::over)
+    }
+
+    /// The same, for somebody else to speak on.
+    pub async fn stream(
+        &self,
+        address: SocketAddr,
+    ) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut tcp = TcpStream::connect(address).await?;
         tcp.set_nodelay(true)?;
         tcp.write_all(&self.before).await?;
         let connector = TlsConnector::from(self.config.clone());
-        within("a handshake", connector.connect(self.name.clone(), tcp)).await.map(Wire::over)
+        within("a handshake", connector.connect(self.name.clone(), tcp)).await
     }
 
     /// Bytes of the certificate that the server at `address` shows. (A session that is resumed shows none.)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Compiler, DAY, STAND_IN, millis, plain, seconds};
 use crate::config::file::{self, At, Field, OrOff, Place};
 use crate::config::units::Size;
-use crate::config::{Listener, ProxyProtocol};
+use crate::config::{Http2, Listener, Protocol, ProxyProtocol};
 
 impl Compiler<'_> {
     pub(super) fn listeners(&mut self, file: Field<Vec<At<file::Listener>>>) -> Vec<Listener> {
@@ -54,6 +54,8 @@ impl Compiler<'_> {
             },
             redirect_to_https: self.https_port(file.redirect_to_https, &file.tls),
             proxy_protocol: self.proxy_protocol(file.proxy_protocol),
+            protocols: self.protocols(file.protocols),
+            http2: self.http2(file.http2.or_default()),
             tls: self.listener_tls(file.tls).map(Arc::new),
         }
     }
@@ -75,6 +77,26 @@ impl Compiler<'_> {
             from,
             timeout: self.within(file.timeout, seconds(5), millis(10)..=seconds(600)),
         })
+    }
+
+    fn protocols(&mut self, field: Field<Vec<At<Protocol>>>) -> Vec<Protocol> {
+        self.unique(field.peek().iter().flat_map(|at| &at.value), "write each protocol once");
+        let all = Protocol::ALL.to_vec();
+        self.filled(field, all, "list what clients may speak, or leave the key out to allow everything")
+    }
+
+    fn http2(&mut self, file: file::Http2) -> Http2 {
+        // What the protocol allows, or what is sane if that is less.
+        let (window, connection) = (Size(16 << 10)..=Size(16 << 20), Size(64 << 10)..=Size(256 << 20));
+        let frame = Size(16 << 10)..=Size(1 << 20);
+        Http2 {
+            max_concurrent_streams: self.within(file.max_concurrent_streams, 128, 1..=10_000) as u32,
+            stream_window: self.within(file.stream_window, Size(256 << 10), window).0 as u32,
+            connection_window: self.within(file.connection_window, Size(1 << 20), connection).0 as u32,
+            max_frame_size: self.within(file.max_frame_size, Size(16 << 10), frame).0 as u32,
+            max_buffered: self.within(file.max_buffered, Size(1 << 20), Size(64 << 10)..=Size(1 << 30)).0
+                as usize,
+        }
     }
 
     fn https_port(&mut self, field: Field<OrOff<i64>>, tls: &Field<file::ListenerTls>) -> Option<u16> {

@@ -7,7 +7,7 @@ use super::values::Text;
 use crate::config::acme::Challenge;
 use crate::config::tls::MinVersion;
 use crate::config::{
-    DnsPolicy, Failback, HealthDrain, LogFormat, SameSite, Secure, StickinessMode, ZoneMode,
+    DnsPolicy, Failback, HealthDrain, LogFormat, Protocol, SameSite, Secure, StickinessMode, ZoneMode,
 };
 
 /// `health.type`.
@@ -139,6 +139,11 @@ choices! {
     choice Challenge {
         "tls-alpn-01" => Self::TlsAlpn01,
         "http-01" => Self::Http01,
+    }
+
+    choice Protocol {
+        "h2" => Self::Http2,
+        "http/1.1" => Self::Http1,
     }
 
     choice ClientMode {

@@ -20,8 +20,8 @@ use super::acme::Challenge;
 use super::tls::MinVersion;
 use super::units::{Percent, Size};
 use super::{
-    AdminAddress, DnsPolicy, Failback, HealthDrain, HostPattern, LogFormat, NameServer, Problem, SameSite,
-    Secure, StickinessMode, ZoneMode,
+    AdminAddress, DnsPolicy, Failback, HealthDrain, HostPattern, LogFormat, NameServer, Problem, Protocol,
+    SameSite, Secure, StickinessMode, ZoneMode,
 };
 pub(super) use choices::{BalanceName, ClientMode, ProbeType, RecordType, Scheme, SendProxy, Verify};
 pub(super) use discovery::{DnsName, ZoneFrom};
@@ -112,8 +112,19 @@ tables! {
         max_fields: i64,
         max_body: OrOff<Size>,
         redirect_to_https: OrOff<i64>,
+        protocols: Vec<At<Protocol>>,
+        http2: Http2,
         proxy_protocol: ProxyProtocol,
         tls: ListenerTls,
+    }
+
+    /// `[listener.http2]`
+    table Http2 {
+        max_concurrent_streams: i64,
+        stream_window: Size,
+        connection_window: Size,
+        max_frame_size: Size,
+        max_buffered: Size,
     }
 
     /// `[listener.proxy_protocol]`

@@ -39,6 +39,7 @@ fn the_reference_shows_every_key_in_its_table() {
     let tables = [
         ("", FileConfig::KEYS),
         ("listener", Listener::KEYS),
+        ("listener.http2", Http2::KEYS),
         ("listener.proxy_protocol", ProxyProtocol::KEYS),
         ("listener.tls", ListenerTls::KEYS),
         ("listener.tls.certificates", CertificateFiles::KEYS),

@@ -45,6 +45,19 @@ pub(crate) struct Client {
     continuing: RefCell<Outgoing>,
     limits: Limits,
     idle: Duration,
+    /// Its first bytes may be those of HTTP/2.
+    sniff: Cell<bool>,
+}
+
+/// How a connection begins that speaks HTTP/2 (RFC 9113 §3.4). Not to be mistaken for a request: there is no such method.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the first bytes of a connection say.
+enum Begins {
+    Http1,
+    Http2,
+    /// There must be more of them.
+    NotSaid,
 }
 
 /// Why no further request comes from a connection.
@@ -54,10 +67,13 @@ pub(crate) enum NoRequest {
     Over,
     /// Something came that must be refused.
     Refused(Refusal),
+    /// It speaks HTTP/2.
+    Http2,
 }
 
 impl Client {
-    pub(crate) fn new(io: Io, deadline: Deadline, listener: &config::Listener) -> Self {
+    /// With `sniff` the connection may turn out to be one of HTTP/2.
+    pub(crate) fn new(io: Io, deadline: Deadline, listener: &config::Listener, sniff: bool) -> Self {
         Self {
             io,
             deadline,
@@ -71,6 +87,26 @@ impl Client {
             continuing: RefCell::default(),
             limits: Limits { max_head: listener.max_head, max_fields: listener.max_fields },
             idle: listener.idle,
+            sniff: Cell::new(sniff),
+        }
+    }
+
+    /// The connection and what has been read of it, if it speaks HTTP/2.
+    pub(crate) fn into_http2(self) -> Option<(Io, BytesMut)> {
+        let input = self.input.into_inner();
+        input.starts_with(HTTP2_PREFACE).then_some((self.io, input))
+    }
+
+    /// What is known of the protocol so far, asked before the first request is read.
+    fn begins(&self) -> Begins {
+        let input = self.input.borrow();
+        if input.starts_with(HTTP2_PREFACE) {
+            Begins::Http2
+        } else if HTTP2_PREFACE.starts_with(&input) {
+            Begins::NotSaid
+        } else {
+            self.sniff.set(false);
+            Begins::Http1
         }
     }
 
@@ -88,7 +124,11 @@ impl Client {
         self.deadline.set(if begun || first { listener.head_timeout } else { listener.keep_alive });
         let request = std::future::poll_fn(|cx| {
             loop {
-                if begun {
+                let begins = if begun && self.sniff.get() { self.begins() } else { Begins::Http1 };
+                if matches!(begins, Begins::Http2) {
+                    return Poll::Ready(Err(NoRequest::Http2));
+                }
+                if begun && matches!(begins, Begins::Http1) {
                     let mut input = self.input.borrow_mut();
                     let mut scanned = self.scanned.get();
                     let mut fields = worker.spare_fields();

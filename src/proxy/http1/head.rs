@@ -7,12 +7,12 @@
 //! and the flags beside it say the same without ambiguity. Routing and forwarding are not known here.
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 
 use super::framing::Framing;
 use super::hop::Hop;
-use super::lines::{self, Field, Lines, end_of_head};
+use super::lines::{self, Lines, end_of_head};
 use super::names::{Names, Role};
 use super::target::Target;
 use crate::pool::Refusal;
@@ -22,7 +22,7 @@ use crate::proxy::request::Head;
 /// Fields of a head at most; `max_fields` is at most this.
 pub(crate) const FIELDS_MAX: usize = 256;
 /// Fields of a trailer section at most.
-const TRAILER_FIELDS_MAX: usize = 64;
+pub(crate) const TRAILER_FIELDS_MAX: usize = 64;
 
 /// A request head as the connection needs it.
 #[derive(Debug)]
@@ -241,7 +241,7 @@ fn read_trailers(lines: &mut Lines<'_>) -> Option<HeaderMap> {
         if count > TRAILER_FIELDS_MAX {
             return None;
         }
-        if !belongs_in_head(&field) {
+        if !belongs_in_head(&field.name, field.role) {
             trailers.append(field.name, field.value);
         }
     }
@@ -249,8 +249,8 @@ fn read_trailers(lines: &mut Lines<'_>) -> Option<HeaderMap> {
 }
 
 /// Fields that frame, route or authenticate: meaningless or dangerous after the body (RFC 9110 §6.5.1).
-fn belongs_in_head(field: &Field) -> bool {
-    field.role != Role::EndToEnd
+pub(crate) fn belongs_in_head(name: &HeaderName, role: Role) -> bool {
+    role != Role::EndToEnd
         || [
             header::CONTENT_ENCODING,
             header::CONTENT_TYPE,
@@ -262,7 +262,7 @@ fn belongs_in_head(field: &Field) -> bool {
             header::CACHE_CONTROL,
             header::MAX_FORWARDS,
         ]
-        .contains(&field.name)
+        .contains(name)
 }
 
 #[cfg(test)]

@@ -10,9 +10,9 @@ pub(crate) mod framing;
 pub(crate) mod head;
 mod hop;
 mod lines;
-mod names;
+pub(crate) mod names;
 pub(crate) mod outgoing;
-mod target;
+pub(crate) mod target;
 
 use std::future::Future as _;
 use std::pin::pin;
@@ -32,6 +32,8 @@ use super::deadline::Deadline;
 use super::error::ProxyError;
 use super::exchange::{self, Peer};
 use super::fields::Fields;
+use super::http2::Begun;
+use super::inform::Inform;
 use super::io::Io;
 use super::listener::Listening;
 use super::{Worker, upgrade};
@@ -41,15 +43,16 @@ use crate::pool::Refusal;
 /// Unread rest of a request's body that is read and thrown away to keep the connection; more closes it.
 const DRAIN_MAX: usize = 64 * 1024;
 
-/// One connection of a client, to its end.
+/// One connection of a client, to its end. With `sniff` it may begin as HTTP/2 does: then it is given back at once.
 pub(crate) async fn serve(
     worker: &'static Worker,
     listening: Rc<Listening>,
     listener: Rc<config::Listener>,
     io: Io,
     peer: Peer,
-) {
-    let client = Rc::new(Client::new(io, worker.deadlines.register(), &listener));
+    sniff: bool,
+) -> Option<Begun> {
+    let client = Rc::new(Client::new(io, worker.deadlines.register(), &listener, sniff));
     let mut connection = Connection {
         worker,
         listening,
@@ -60,6 +63,10 @@ pub(crate) async fn serve(
         outgoing: Outgoing::default(),
     };
     connection.run().await;
+    let Connection { client, peer, .. } = connection;
+    let client = Rc::into_inner(client)?;
+    let input = client.into_http2()?;
+    Some(Begun { io: input.0, input: input.1, peer })
 }
 
 struct Connection {
@@ -93,6 +100,7 @@ impl Connection {
                     self.worker.lane().requests.bump();
                     self.one_request(request).await
                 }
+                Err(NoRequest::Http2) => return,
                 Err(NoRequest::Over) => {
                     self.client.io.say_goodbye();
                     Next::Abort
@@ -121,7 +129,8 @@ impl Connection {
         };
         let answer = {
             let (client, writing) = (&self.client, &self.writing);
-            let inform = Inform { client, writing, enabled: !http10, idle: self.listener.idle };
+            let informer = Informer { client, writing, enabled: !http10, idle: self.listener.idle };
+            let inform = Inform::Http1(informer);
             let mut exchange = pin!(exchange::exchange(self.worker, &self.peer, &inform, head, body));
             std::future::poll_fn(|cx| match exchange.as_mut().poll(cx) {
                 Poll::Ready(answer) => Poll::Ready(Some(answer)),
@@ -136,7 +145,7 @@ impl Connection {
     }
 
     async fn refuse(&mut self, refusal: Refusal) -> Next {
-        let answer = exchange::refuse(self.worker, refusal);
+        let answer = exchange::refuse(self.worker, refusal, &Fields::new());
         match self.answer(answer, Request { is_head: false, http10: false, keep_alive: false }).await {
             Next::Abort => Next::Abort,
             _ => Next::Close,
@@ -318,14 +327,14 @@ fn poll_slow_reader(
 }
 
 /// The way for 1xx answers to reach the client before the exchange is over.
-pub(crate) struct Inform<'a> {
+pub(crate) struct Informer<'a> {
     client: &'a Rc<Client>,
     writing: &'a Deadline,
     enabled: bool,
     idle: std::time::Duration,
 }
 
-impl Inform<'_> {
+impl Informer<'_> {
     /// Passes a 1xx on; never to HTTP/1.0, which does not know them.
     pub(crate) async fn send(&self, status: StatusCode, headers: &Fields) -> Result<(), ProxyError> {
         if !self.enabled {

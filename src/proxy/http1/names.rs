@@ -11,7 +11,7 @@ use crate::proxy::tls;
 
 /// What becomes of a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// Passed on.
     EndToEnd,
     /// Passed on, once.
@@ -29,7 +29,8 @@ pub(super) enum Role {
 }
 
 impl Role {
-    fn of(name: &HeaderName) -> Self {
+    /// What becomes of fields of this name.
+    pub(crate) fn of(name: &HeaderName) -> Self {
         match *name {
             header::HOST => Self::Host,
             header::FORWARDED => Self::Origin,

@@ -63,7 +63,7 @@ const IN_HOST: [bool; 256] = {
 };
 
 /// `uri-host [":" port]` (RFC 9110 §7.2), without user information and never empty.
-pub(super) fn is_host(value: &[u8]) -> bool {
+pub(crate) fn is_host(value: &[u8]) -> bool {
     let (host, port) = match value {
         [b'[', rest @ ..] => match memchr::memchr(b']', rest) {
             Some(end) if rest[..end].iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.')) => {

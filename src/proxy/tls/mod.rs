@@ -1,8 +1,8 @@
 //! TLS at a listener: from an accepted connection to one that speaks HTTP and whose client is known.
 //!
 //! A handshake has a deadline, and a worker does only so many at a time. What is configured (see `config::tls`) becomes
-//! rustls' form once for all workers, with each configuration; connections that are open keep what they began with. Which
-//! protocols are offered, and what serves each of them, is one list: [`Protocol`].
+//! rustls' form once for all workers, with each configuration; connections that are open keep what they began with. What
+//! serves a connection from then on is decided by the listener.
 
 mod identity;
 mod names;
@@ -27,8 +27,8 @@ pub(crate) use stream::TlsStream;
 
 use super::Worker;
 use super::listener::Listening;
-use crate::config::KeyRing;
 use crate::config::tls::{ClientCertificates, ListenerTls, provider};
+use crate::config::{KeyRing, Protocol};
 use crate::pool::{HandshakeFailure, Managed, TlsLane};
 
 /// What handshakes are given to end when their listener closes.
@@ -40,36 +40,13 @@ const LINGER_READS: usize = 64;
 const PLAIN_HTTP: &str = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 63\r\n\
      Connection: close\r\n\r\nThis address speaks HTTPS: ask it for https:// instead of http\n";
 
-/// What a connection speaks above TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    /// HTTP/1.1, also for clients that do not say.
-    Http1,
-    /// Nothing: an authority wants the proof that a name leads here (RFC 8737).
-    AcmeTls,
-}
-
-impl Protocol {
-    /// All that are offered, the best first.
-    const ALL: [Self; 2] = [Self::Http1, Self::AcmeTls];
-
-    fn name(self) -> &'static [u8] {
-        match self {
-            Self::Http1 => b"http/1.1",
-            Self::AcmeTls => b"acme-tls/1",
-        }
-    }
-
-    /// What was agreed on.
-    fn of(session: &Connection) -> Self {
-        let agreed = session.alpn_protocol();
-        Self::ALL.into_iter().find(|one| agreed == Some(one.name())).unwrap_or(Self::Http1)
-    }
-}
+/// What an authority speaks that wants the proof that a name leads here, and nothing else (RFC 8737).
+const ACME_TLS: &[u8] = b"acme-tls/1";
 
 /// The form that rustls wants of a listener's TLS.
 pub(crate) fn server_config(
     tls: &ListenerTls,
+    protocols: &[Protocol],
     ring: &Arc<KeyRing>,
     managed: &Arc<Managed>,
 ) -> Arc<ServerConfig> {
@@ -89,7 +66,10 @@ pub(crate) fn server_config(
     };
     let names = names::Names::new(&tls.certificates, tls.acme.then(|| managed.clone()));
     let mut config = builder.with_cert_resolver(Arc::new(names));
-    config.alpn_protocols = Protocol::ALL.map(|protocol| protocol.name().to_vec()).to_vec();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_str().into()).collect();
+    if tls.acme {
+        config.alpn_protocols.push(ACME_TLS.to_vec());
+    }
     config.session_storage = Arc::new(NoServerSessionStorage {});
     if tls.tickets {
         config.ticketer = Arc::new(tickets::Tickets::new(ring.clone(), clients));
@@ -112,7 +92,8 @@ pub(crate) struct Acceptor {
 /// A connection after its handshake.
 pub(crate) struct Accepted {
     pub(crate) stream: TlsStream,
-    pub(crate) protocol: Protocol,
+    /// What was agreed on; `None` if the client does not say what it speaks.
+    pub(crate) protocol: Option<Protocol>,
     /// What is known of the client, if it was asked.
     pub(crate) identity: Option<Rc<Identity>>,
 }
@@ -147,13 +128,18 @@ impl Acceptor {
         })
         .await;
         let (failure, tcp) = match result {
-            Some(Ok(stream)) => {
+            Some(Ok(mut stream)) => {
+                if stream.session().alpn_protocol() == Some(ACME_TLS) {
+                    // It has seen what it wanted to see.
+                    stream.say_goodbye();
+                    return None;
+                }
                 let session = stream.session();
                 let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
                 let newest = session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
                 lane.handshakes[usize::from(newest)][usize::from(resumed)].bump();
                 let identity = self.asks.then(|| Rc::new(Identity::of(session)));
-                return Some(Accepted { protocol: Protocol::of(session), identity, stream });
+                return Some(Accepted { protocol: agreed(session), identity, stream });
             }
             Some(Err((failure, tcp))) => (failure, tcp),
             None => (HandshakeFailure::Timeout, None),
@@ -195,6 +181,11 @@ impl Acceptor {
             },
         }
     }
+}
+
+fn agreed(session: &Connection) -> Option<Protocol> {
+    let name = session.alpn_protocol()?;
+    Protocol::ALL.into_iter().find(|protocol| protocol.as_str().as_bytes() == name)
 }
 
 /// Waits for a client's first byte, and leaves it where it is; `None` when it leaves without one.

@@ -7,7 +7,7 @@ use foldhash::HashMap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::Protocol;
+use super::ACME_TLS;
 use crate::config::tls::Certificate;
 use crate::pool::Managed;
 
@@ -64,7 +64,7 @@ impl Names {
     fn proof(&self, name: Option<&str>, hello: &ClientHello<'_>) -> Option<Option<Arc<CertifiedKey>>> {
         let managed = self.managed.as_ref()?;
         let mut protocols = hello.alpn()?;
-        let asked = protocols.next() == Some(Protocol::AcmeTls.name()) && protocols.next().is_none();
+        let asked = protocols.next() == Some(ACME_TLS) && protocols.next().is_none();
         asked.then(|| managed.tls_proof(name?))
     }
 }

@@ -114,6 +114,28 @@ impl TlsStream {
         }
     }
 
+    /// Reads what has been opened, as much as there is room for. Nothing is the end that the peer has announced.
+    pub(crate) fn poll_read_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut reader = self.session.reader();
+            match reader.fill_buf() {
+                Ok(chunk) => {
+                    let count = chunk.len().min(buffer.remaining());
+                    buffer.put_slice(&chunk[..count]);
+                    reader.consume(count);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+            ready!(self.poll_receive(cx))?;
+        }
+    }
+
     /// Moves at most `most` bytes of what has been opened to `buffer`; `WouldBlock` when there is nothing.
     fn take(&mut self, buffer: &mut BytesMut, most: usize) -> io::Result<usize> {
         let mut taken = 0;

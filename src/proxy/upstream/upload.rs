@@ -73,7 +73,7 @@ impl Upload {
 
     /// Whether the client still waits for leave to send the body.
     pub(crate) fn is_held(&self) -> bool {
-        matches!(&self.source, RequestBody::Http1(client) if client.is_expecting())
+        self.source.is_held()
     }
 
     /// Whether another attempt could send the same body.
