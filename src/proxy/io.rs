@@ -3,6 +3,8 @@
 //! All methods take `&self` and finish within one poll, so that the cell inside is never borrowed across an await. Knows
 //! nothing of HTTP, and has no deadline: who waits brings one. Whether there is TLS below is decided when it is made.
 
+mod h2_io;
+
 use std::cell::RefCell;
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -14,6 +16,8 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::tls::TlsStream;
+#[expect(unused_imports, reason = "HTTP/2 is to be built on it")]
+pub(crate) use h2_io::H2Io;
 
 /// Least room for a read that shares its buffer with others, and what is allocated at a time for many of them. A message
 /// under way holds on to all of that.
