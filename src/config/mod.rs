@@ -39,8 +39,8 @@ pub use error::{ConfigErrors, Problem};
 pub use keys::KeyRing;
 pub use pool::{
     Balance, Discover, Drain, Failback, GrayZone, HashOn, Health, HealthDrain, MinHealthy, Outlier, Pool,
-    Probe, Queue, Records, Retry, SameSite, Secure, StaticTarget, Stickiness, StickinessMode, Timeouts,
-    UpstreamKeepAlive, ZoneMode, ZoneOf, Zones,
+    Probe, Queue, Records, Retry, SameSite, Secure, StaticTarget, Stickiness, StickinessMode, TargetProtocol,
+    Timeouts, UpstreamKeepAlive, ZoneMode, ZoneOf, Zones,
 };
 
 /// Name of an availability zone, such as `az-a`.

@@ -40,6 +40,8 @@ pub struct Pool {
     pub outlier: Outlier,
     /// How a target leaves.
     pub drain: Drain,
+    /// Version of HTTP that is spoken with the targets. Default HTTP/1.1.
+    pub protocol: TargetProtocol,
     /// Whether connections to the targets begin with a PROXY header (version 2) that names the client. Default off.
     pub proxy_protocol: bool,
     /// TLS to the targets; `None`, the default, for plain connections.
@@ -48,6 +50,17 @@ pub struct Pool {
     pub targets: Vec<StaticTarget>,
     /// Names in DNS whose records are targets; no two ask the same.
     pub discover: Vec<Discover>,
+}
+
+/// Version of HTTP that is spoken with targets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TargetProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2; without TLS it is not asked whether the target knows it.
+    H2,
+    /// What the target chooses (ALPN), HTTP/2 rather than HTTP/1.1. There is TLS.
+    Auto,
 }
 
 /// Balancing policy.
@@ -289,6 +302,13 @@ pub enum Probe {
     },
     /// A TCP connection that opens.
     Tcp,
+    /// `grpc.health.v1.Health/Check` over HTTP/2, answered with `SERVING`.
+    Grpc {
+        /// Service that is asked about. Default: none, which stands for the whole target.
+        service: Box<str>,
+        /// `:authority`; `None` sends the target's address.
+        host: Option<HeaderValue>,
+    },
 }
 
 /// Deadlines of one attempt.

@@ -98,8 +98,12 @@ pub struct ClientAuthority {
 /// TLS to the targets of a pool.
 #[derive(Clone)]
 pub struct UpstreamTls {
-    /// Ready to use; connections to targets offer `http/1.1`.
+    /// Ready to use; offers the protocols that the pool speaks (ALPN).
     pub client: Arc<ClientConfig>,
+    /// The same for one protocol only: `http/1.1`, for what HTTP/2 does not carry, and `h2`, for checks that need it.
+    pub http1: Arc<ClientConfig>,
+    /// See [`UpstreamTls::http1`].
+    pub h2: Arc<ClientConfig>,
     /// Sent to the target, and looked for on its certificate; `None` for the target's address, which is not sent.
     pub server_name: Option<ServerName<'static>>,
     /// Digest of all that was configured: connections made under another are not used again.

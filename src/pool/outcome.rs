@@ -194,6 +194,8 @@ outcomes! {
         Method = "method",
         /// Not HTTP/1.0 or HTTP/1.1 (505).
         Version = "version",
+        /// A WebSocket, which the pool's targets cannot be asked for over HTTP/2 (501).
+        Websocket = "websocket",
         /// An `Expect` other than `100-continue` (417).
         Expectation = "expectation",
         /// The head is larger or has more fields than allowed (431).

@@ -63,6 +63,9 @@ impl ProxyError {
                     "version",
                     "This version of HTTP is not supported.",
                 ),
+                R::Websocket => {
+                    (StatusCode::NOT_IMPLEMENTED, "websocket", "This service cannot be reached by WebSocket.")
+                }
                 R::Expectation => {
                     (StatusCode::EXPECTATION_FAILED, "expectation", "Only 100-continue can be expected.")
                 }

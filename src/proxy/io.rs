@@ -16,8 +16,7 @@ use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::tls::TlsStream;
-#[expect(unused_imports, reason = "HTTP/2 is to be built on it")]
-pub(crate) use h2_io::H2Io;
+pub(crate) use h2_io::{H2Io, Traffic};
 
 /// Least room for a read that shares its buffer with others, and what is allocated at a time for many of them. A message
 /// under way holds on to all of that.

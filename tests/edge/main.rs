@@ -22,6 +22,7 @@ mod framing;
 mod hang_up;
 mod harness;
 mod hop_by_hop;
+mod http2_upstream;
 mod leftovers;
 mod lifecycle;
 mod limits;

@@ -10,7 +10,7 @@ use crate::config::file::{
 use crate::config::units::{Percent, Quantity as _, Size};
 use crate::config::{
     Balance, Drain, Health, HealthDrain, Listener, Outlier, Pool, Probe, Queue, Retry, StaticTarget,
-    Timeouts, UpstreamKeepAlive, ZoneName,
+    TargetProtocol, Timeouts, UpstreamKeepAlive, ZoneName,
 };
 
 const MS: Duration = millis(1);
@@ -37,10 +37,15 @@ impl Compiler<'_> {
         if is_empty(&file.target) && is_empty(&file.discover) {
             self.no_target(place);
         }
+        let protocol = self.protocol(file.protocol, file.tls.is_absent(), place);
         let announces = file.proxy_protocol.or(SendProxy::Off) == SendProxy::V2;
         let health = self.health(file.health.or_default());
         // Another port is another server, of which it is not known that it wants a header.
         let other_port = health.port.is_some();
+        if announces && protocol != TargetProtocol::Http1 {
+            let hint = "leave protocol out, or proxy_protocol: with HTTP/2 the requests of many clients share a connection";
+            self.problems.add(&place.key("proxy_protocol"), "needs protocol = \"http1\"", hint);
+        }
         Pool {
             name: name.0,
             balance: self.balance(file.balance, file.hash_on, place),
@@ -55,8 +60,9 @@ impl Compiler<'_> {
             keep_alive: self.upstream_keep_alive(file.keep_alive.or_default()),
             outlier: self.outlier(file.outlier.or_default()),
             drain: self.drain(file.drain.or_default()),
+            protocol,
             proxy_protocol: announces,
-            tls: self.upstream_tls(file.tls),
+            tls: self.upstream_tls(file.tls, protocol),
             targets: self.targets(file.target.or(Vec::new()), listeners),
             discover: self.discover(file.discover.or(Vec::new())),
         }
@@ -73,6 +79,23 @@ impl Compiler<'_> {
             );
             self.problems.add(pool, "has no target, so it could answer nothing", hint);
         }
+    }
+
+    fn protocol(&mut self, field: Field<TargetProtocol>, plain: bool, pool: &Place) -> TargetProtocol {
+        if let Some(At { value: TargetProtocol::Auto, place }) = field.peek()
+            && plain
+        {
+            let hint = format!(
+                "write [{}.tls], or protocol = \"h2\" if all targets speak it, or \"http1\"",
+                pool.key
+            );
+            self.problems.add(
+                place,
+                "is agreed on in a TLS handshake, and there is no TLS to the targets",
+                hint,
+            );
+        }
+        field.or(TargetProtocol::Http1)
     }
 
     fn balance(&mut self, name: Field<BalanceName>, hash_on: Field<HashOn>, pool: &Place) -> Balance {
@@ -131,7 +154,12 @@ impl Compiler<'_> {
         let port = file.port.peek().is_some().then(|| self.within(file.port, 1, 1..=65_535) as u16);
         Health {
             enabled: file.enabled.or(true),
-            probe: self.probe(file.r#type.or(ProbeType::Http), file.path, file.host, file.expect),
+            probe: self.probe(
+                file.r#type.or(ProbeType::Http),
+                (file.path, file.expect),
+                file.host,
+                file.service,
+            ),
             interval,
             timeout: self.within(file.timeout, seconds(2).min(interval), MS..=seconds(3600)),
             healthy: self.within(file.healthy, 2, 1..=100) as u32,
@@ -145,31 +173,40 @@ impl Compiler<'_> {
     fn probe(
         &mut self,
         r#type: ProbeType,
-        path: Field<file::UriPath>,
+        (path, expect): (Field<file::UriPath>, Field<Vec<At<Statuses>>>),
         host: Field<file::Authority>,
-        expect: Field<Vec<At<Statuses>>>,
+        service: Field<String>,
     ) -> Probe {
-        if r#type == ProbeType::Http {
-            let expect = self.filled(expect, vec![Statuses(200..=299)], "write expect = [\"200-299\"]");
-            return Probe::Http {
-                path: path.given().map_or_else(|| "/".into(), |at| at.value.0),
-                host: host.given().and_then(|at| http::HeaderValue::from_str(&at.value.0).ok()),
-                expect: expect.into_iter().map(|statuses| statuses.0).collect(),
-            };
+        let (path_at, expect_at) = (path.peek().map(|at| &at.place), expect.peek().map(|at| &at.place));
+        let (host_at, service_at) = (host.peek().map(|at| &at.place), service.peek().map(|at| &at.place));
+        let (name, without) = match r#type {
+            ProbeType::Http => ("http", vec![(service_at, "grpc")]),
+            ProbeType::Tcp => {
+                let of_http = [path_at, expect_at, host_at].map(|at| (at, "http"));
+                ("tcp", of_http.into_iter().chain([(service_at, "grpc")]).collect())
+            }
+            ProbeType::Grpc => ("grpc", vec![(path_at, "http"), (expect_at, "http")]),
+        };
+        for (place, other) in without {
+            let Some(place) = place else { continue };
+            let what = format!("has no meaning when type = \"{name}\"");
+            self.problems.add(place, what, format!("remove it, or write type = \"{other}\""));
         }
-        let places = [
-            path.peek().map(|at| &at.place),
-            host.peek().map(|at| &at.place),
-            expect.peek().map(|at| &at.place),
-        ];
-        for place in places.into_iter().flatten() {
-            self.problems.add(
-                place,
-                "has no meaning when type = \"tcp\"",
-                "remove it, or write type = \"http\"",
-            );
+        let host = host.given().and_then(|at| http::HeaderValue::from_str(&at.value.0).ok());
+        match r#type {
+            ProbeType::Http => {
+                let expect = self.filled(expect, vec![Statuses(200..=299)], "write expect = [\"200-299\"]");
+                Probe::Http {
+                    path: path.given().map_or_else(|| "/".into(), |at| at.value.0),
+                    host,
+                    expect: expect.into_iter().map(|statuses| statuses.0).collect(),
+                }
+            }
+            ProbeType::Tcp => Probe::Tcp,
+            ProbeType::Grpc => {
+                Probe::Grpc { service: service.given().map(|at| at.value).unwrap_or_default().into(), host }
+            }
         }
-        Probe::Tcp
     }
 
     fn timeouts(&mut self, file: file::Timeouts) -> Timeouts {

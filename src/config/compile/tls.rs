@@ -21,7 +21,11 @@ use crate::config::file::{self, At, ClientMode, Field, HostName, Place, Verify};
 use crate::config::tls::{
     Certificate, ClientAuthority, ClientCertificates, ListenerTls, MinVersion, UpstreamTls, provider,
 };
-use crate::config::{HostPattern, Listener, Route};
+use crate::config::{HostPattern, Listener, Route, TargetProtocol};
+
+/// Names of protocols in a handshake (ALPN).
+const ALPN_HTTP1: &[u8] = b"http/1.1";
+const ALPN_H2: &[u8] = b"h2";
 
 /// Longest time for which browsers may be told to insist on TLS.
 const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 86_400);
@@ -282,12 +286,16 @@ impl Compiler<'_> {
     }
 
     /// TLS to the targets of a pool.
-    pub(super) fn upstream_tls(&mut self, field: Field<file::UpstreamTls>) -> Option<UpstreamTls> {
+    pub(super) fn upstream_tls(
+        &mut self,
+        field: Field<file::UpstreamTls>,
+        protocol: TargetProtocol,
+    ) -> Option<UpstreamTls> {
         let At { value: file, place } = field.given()?;
         let mut digest = Xxh3::new();
         let verify = file.verify.or(Verify::Full);
         let min_version = file.min_version.or(MinVersion::Tls12);
-        digest.update(&[verify as u8, min_version as u8]);
+        digest.update(&[verify as u8, min_version as u8, protocol as u8]);
         let server_name = self.server_name(file.server_name, &mut digest);
         let named = self.server_name(file.verify_name, &mut digest);
         let client = ClientConfig::builder_with_provider(provider().clone())
@@ -327,14 +335,19 @@ impl Compiler<'_> {
                 }
             }
         };
-        let mut client = match self.own_certificate(file.cert, file.key, &place, &mut digest) {
+        let client = match self.own_certificate(file.cert, file.key, &place, &mut digest) {
             Some(certified) => {
                 client.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(certified)))
             }
             None => client.with_no_client_auth(),
         };
-        client.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Some(UpstreamTls { client: Arc::new(client), server_name, digest: digest.digest() })
+        let [http1, h2] = [ALPN_HTTP1, ALPN_H2].map(|name| offering(&client, &[name]));
+        let client = match protocol {
+            TargetProtocol::Http1 => http1.clone(),
+            TargetProtocol::H2 => h2.clone(),
+            TargetProtocol::Auto => offering(&client, &[ALPN_H2, ALPN_HTTP1]),
+        };
+        Some(UpstreamTls { client, http1, h2, server_name, digest: digest.digest() })
     }
 
     fn server_name(&mut self, field: Field<HostName>, digest: &mut Xxh3) -> Option<ServerName<'static>> {
@@ -407,4 +420,11 @@ impl Compiler<'_> {
             }));
         }
     }
+}
+
+/// The same TLS, offering these protocols.
+fn offering(client: &ClientConfig, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut client = client.clone();
+    client.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+    Arc::new(client)
 }

@@ -7,7 +7,8 @@ use super::values::Text;
 use crate::config::acme::Challenge;
 use crate::config::tls::MinVersion;
 use crate::config::{
-    DnsPolicy, Failback, HealthDrain, LogFormat, Protocol, SameSite, Secure, StickinessMode, ZoneMode,
+    DnsPolicy, Failback, HealthDrain, LogFormat, Protocol, SameSite, Secure, StickinessMode, TargetProtocol,
+    ZoneMode,
 };
 
 /// `health.type`.
@@ -15,6 +16,7 @@ use crate::config::{
 pub(in crate::config) enum ProbeType {
     Http,
     Tcp,
+    Grpc,
 }
 
 /// `balance`; what `hash` is computed from stands in another key.
@@ -162,9 +164,16 @@ choices! {
         "v2" => Self::V2,
     }
 
+    choice TargetProtocol {
+        "http1" => Self::Http1,
+        "h2" => Self::H2,
+        "auto" => Self::Auto,
+    }
+
     choice ProbeType {
         "http" => Self::Http,
         "tcp" => Self::Tcp,
+        "grpc" => Self::Grpc,
     }
 
     choice RecordType {

@@ -21,7 +21,7 @@ use super::tls::MinVersion;
 use super::units::{Percent, Size};
 use super::{
     AdminAddress, DnsPolicy, Failback, HealthDrain, HostPattern, LogFormat, NameServer, Problem, Protocol,
-    SameSite, Secure, StickinessMode, ZoneMode,
+    SameSite, Secure, StickinessMode, TargetProtocol, ZoneMode,
 };
 pub(super) use choices::{BalanceName, ClientMode, ProbeType, RecordType, Scheme, SendProxy, Verify};
 pub(super) use discovery::{DnsName, ZoneFrom};
@@ -221,6 +221,7 @@ tables! {
         keep_alive: KeepAlive,
         outlier: Outlier,
         drain: Drain,
+        protocol: TargetProtocol,
         proxy_protocol: SendProxy,
         tls: UpstreamTls,
         target: Vec<At<Target>>,
@@ -290,6 +291,7 @@ tables! {
         path: UriPath,
         host: Authority,
         expect: Vec<At<Statuses>>,
+        service: String,
         interval: Duration,
         timeout: Duration,
         healthy: i64,

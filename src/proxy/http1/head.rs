@@ -265,6 +265,11 @@ pub(crate) fn belongs_in_head(name: &HeaderName, role: Role) -> bool {
         .contains(name)
 }
 
+/// Whether a field speaks of the connection or of the body's framing, and is not passed on as it is.
+pub(crate) fn is_of_connection(name: &HeaderName) -> bool {
+    !matches!(Role::of(name), Role::EndToEnd | Role::Host | Role::Origin)
+}
+
 #[cfg(test)]
 #[path = "head_tests.rs"]
 mod tests;

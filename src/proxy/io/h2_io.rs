@@ -4,7 +4,7 @@
 //! ones that `h2` asks for, so that a large body costs a system call for 32 KiB (with TLS, for several records) and an
 //! idle connection holds no buffer. Writes need no such thing: `h2` tries again with the same bytes first, as [`Io`] wants.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -27,11 +27,35 @@ pub(crate) struct H2Io {
     io: Rc<Io>,
     /// Read from the wire, and not yet asked for.
     ahead: Bytes,
+    traffic: Rc<Traffic>,
+}
+
+/// What has gone over a connection so far, for those who have given the connection away.
+#[derive(Default)]
+pub(crate) struct Traffic {
+    /// Bytes read.
+    pub(crate) read: Cell<u64>,
+    /// Bytes written, before encryption.
+    pub(crate) written: Cell<u64>,
+    /// The peer has ended the stream in an orderly way.
+    pub(crate) ended: Cell<bool>,
 }
 
 impl H2Io {
     pub(crate) fn new(io: Rc<Io>) -> Self {
-        Self { io, ahead: Bytes::new() }
+        Self { io, ahead: Bytes::new(), traffic: Rc::default() }
+    }
+
+    /// Goes on counting after this has been given away.
+    pub(crate) fn traffic(&self) -> Rc<Traffic> {
+        self.traffic.clone()
+    }
+
+    fn count_written(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(count)) = &result {
+            self.traffic.written.update(|written| written + *count as u64);
+        }
+        result
     }
 }
 
@@ -53,7 +77,10 @@ impl AsyncRead for H2Io {
         ROOM.with_borrow_mut(|room| {
             room.clear();
             room.reserve(READ);
-            ready!(self.io.poll_read(cx, room))?;
+            match ready!(self.io.poll_read(cx, room))? {
+                0 => self.traffic.ended.set(true),
+                count => self.traffic.read.update(|read| read + count as u64),
+            }
             let count = room.len().min(buffer.remaining());
             buffer.put_slice(&room[..count]);
             if count < room.len() {
@@ -66,7 +93,7 @@ impl AsyncRead for H2Io {
 
 impl AsyncWrite for H2Io {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.io.poll_write(cx, bytes)
+        self.count_written(self.io.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -74,7 +101,7 @@ impl AsyncWrite for H2Io {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.io.poll_write_vectored(cx, slices)
+        self.count_written(self.io.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -4,15 +4,16 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
-use super::connection::{AnswerBody, Connection, HeadError};
+use super::connection::{self, Connection, HeadError};
 use super::upload::{Upload, UploadError};
-use super::{InFlight, Tunnel, Upstream};
-use crate::config::Balance;
-use crate::pool::Failure;
+use super::{InFlight, Tunnel, Upstream, Way, http2};
+use crate::config::{Balance, TargetProtocol};
+use crate::pool::{Failure, Refusal};
 use crate::proxy::Worker;
 use crate::proxy::body::{Answer, Body, RequestBodyError};
+use crate::proxy::deadline::Deadline;
 use crate::proxy::error::ProxyError;
 use crate::proxy::http1::{encode, head};
 use crate::proxy::inform::Inform;
@@ -67,50 +68,63 @@ pub(crate) async fn send(
 ) -> Result<Arrived, AttemptError> {
     let lane = attempt.upstream.lane();
     lane.attempts.bump();
-    let owner = attempt.owner();
-    let mut connection = match attempt.upstream.reuse(attempt.worker.deadlines.coarse_ticks(), owner) {
-        Some(connection) => connection,
-        None => match attempt.upstream.connect(attempt.worker, &attempt.pool.config, owner).await {
-            Ok(connection) => connection,
-            Err((failure, error)) => {
-                lane.failures[failure as usize].bump();
-                attempt.upstream.failed(&attempt.pool.shared, failure, Instant::now());
-                return Err(AttemptError::Target { failure, untouched: true, why: error.to_string() });
-            }
-        },
-    };
-    let websocket = attempt.head.websocket.then_some(HeaderValue::from_static("websocket"));
-    let framing = upload.framing();
-    encode::request(upload.outgoing.buffer(), attempt.head, framing, websocket.as_ref());
-    connection.begin();
-    let started = Instant::now();
-    match answer_head(attempt, &mut connection, upload).await {
-        Ok(answer) => {
-            let now = Instant::now();
-            let took = now.duration_since(started);
-            lane.first_byte.record(took);
-            attempt.pool.observe(took);
-            attempt.upstream.heard(&attempt.pool.shared, answer.status, now);
-            if attempt.pool.config.balance == Balance::PeakEwma {
-                attempt.upstream.state.conduct.observe_latency(now, took);
-            }
-            lane.responses[answer.status.as_u16() as usize / 100 - 1].bump();
-            lane.bytes_sent.add(upload.bytes);
-            connection.settle(upload.outgoing.written());
-            connection.deadline.clear();
-            Ok(Arrived { answer, connection, in_flight })
-        }
-        Err(Stopped::Client(error)) => Err(AttemptError::Client(error)),
-        Err(stopped) => {
-            let (failure, why, untouched) = match stopped {
-                Stopped::Target(failure, why) => (failure, why, false),
-                _ => (Failure::Reset, CLOSED.to_owned(), connection.nothing_arrived()),
-            };
-            lane.failures[failure as usize].bump();
-            attempt.upstream.failed(&attempt.pool.shared, failure, started);
-            Err(AttemptError::Target { failure, untouched, why })
-        }
+    if attempt.head.websocket && attempt.pool.config.protocol == TargetProtocol::H2 {
+        return Err(AttemptError::Client(RequestBodyError::Refused(Refusal::Websocket)));
     }
+    let mut has_moved = false;
+    loop {
+        let begun = begin(attempt, upload).await;
+        let started = Instant::now();
+        let (stopped, wire) = match begun {
+            Err(stopped) => (stopped, None),
+            Ok(mut wire) => match answer_head(attempt, &mut wire, upload).await {
+                Err(stopped) => (stopped, Some(wire)),
+                Ok(answer) => {
+                    answered(attempt, upload, answer.status, started);
+                    wire.settle(upload);
+                    return Ok(Arrived { answer, wire, in_flight });
+                }
+            },
+        };
+        let (failure, why, untouched) = match stopped {
+            Stopped::Client(error) => return Err(AttemptError::Client(error)),
+            Stopped::Target(failure, why) => (failure, why, false),
+            Stopped::Ended => {
+                let untouched = wire.as_ref().is_some_and(Wire::nothing_arrived);
+                (Failure::Reset, CLOSED.to_owned(), untouched)
+            }
+            // Nothing is wrong with the target: it is asked again, on a connection of its liking.
+            Stopped::Moved(_) if !has_moved && upload.is_replayable() => {
+                has_moved = true;
+                upload.rewind();
+                continue;
+            }
+            Stopped::Untouched(failure, why) => (failure, why, true),
+            Stopped::Moved(why) => (Failure::Reset, why, true),
+        };
+        if failure == Failure::FirstByteTimeout
+            && let Some(Wire::Http2(stream)) = &wire
+        {
+            stream.suspect();
+        }
+        lane.failures[failure as usize].bump();
+        attempt.upstream.failed(&attempt.pool.shared, failure, started);
+        return Err(AttemptError::Target { failure, untouched, why });
+    }
+}
+
+/// Counts an answer whose head has arrived.
+fn answered(attempt: &Attempt<'_>, upload: &Upload, status: StatusCode, started: Instant) {
+    let (lane, now) = (attempt.upstream.lane(), Instant::now());
+    let took = now.duration_since(started);
+    lane.first_byte.record(took);
+    attempt.pool.observe(took);
+    attempt.upstream.heard(&attempt.pool.shared, status, now);
+    if attempt.pool.config.balance == Balance::PeakEwma {
+        attempt.upstream.state.conduct.observe_latency(now, took);
+    }
+    lane.responses[status.as_u16() as usize / 100 - 1].bump();
+    lane.bytes_sent.add(upload.bytes);
 }
 
 enum Stopped {
@@ -118,27 +132,128 @@ enum Stopped {
     /// The target ended the connection in an orderly way before the first byte of an answer.
     Ended,
     Target(Failure, String),
+    /// The target has seen nothing of the request.
+    Untouched(Failure, String),
+    /// The same, because it wants another connection to be used.
+    Moved(String),
+}
+
+impl From<HeadError> for Stopped {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Ended => Self::Ended,
+            HeadError::Broken(why) => Self::Target(Failure::Reset, why),
+            HeadError::Bad(bad) => Self::Target(Failure::Protocol, bad.0.into()),
+            HeadError::Untouched(why) => Self::Untouched(Failure::Reset, why),
+            HeadError::Moved(why) => Self::Moved(why),
+        }
+    }
+}
+
+/// A request under way on a connection, whatever is spoken there.
+enum Wire {
+    Http1(Box<Connection>),
+    Http2(Box<http2::Stream>),
+}
+
+impl Wire {
+    fn deadline(&self) -> &Deadline {
+        match self {
+            Self::Http1(connection) => &connection.deadline,
+            Self::Http2(stream) => &stream.deadline,
+        }
+    }
+
+    fn poll_upload(
+        &mut self,
+        cx: &mut Context<'_>,
+        upload: &mut Upload,
+        hold: bool,
+    ) -> Poll<Result<(), UploadError>> {
+        match self {
+            Self::Http1(connection) => upload.poll(cx, &connection.io, hold),
+            Self::Http2(stream) => stream.poll_upload(cx, upload, hold),
+        }
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &Method,
+        worker: &Worker,
+    ) -> Poll<Result<head::Answer, HeadError>> {
+        match self {
+            Self::Http1(connection) => connection.poll_head(cx, request, worker),
+            Self::Http2(stream) => stream.poll_head(cx, request, worker),
+        }
+    }
+
+    /// Whether no byte of the request has arrived at a target that ended the connection.
+    fn nothing_arrived(&self) -> bool {
+        // A stream knows when its head is waited for.
+        matches!(self, Self::Http1(connection) if connection.nothing_arrived())
+    }
+
+    /// The body of an answer whose head has arrived.
+    fn receive(
+        self,
+        answer: &head::Answer,
+        attempt: &Attempt<'_>,
+        upload: &mut Upload,
+        in_flight: InFlight,
+    ) -> Body {
+        match self {
+            Self::Http1(connection) => {
+                connection::AnswerBody::receive(answer, connection, upload, attempt, in_flight)
+            }
+            Self::Http2(stream) => http2::receive(answer, *stream, upload, attempt, in_flight),
+        }
+    }
+
+    /// The request has been answered: what was sent of it has arrived.
+    fn settle(&mut self, upload: &Upload) {
+        if let Self::Http1(connection) = self {
+            connection.settle(upload.outgoing.written());
+        }
+        self.deadline().clear();
+    }
+}
+
+/// Begins the request on a connection of its target.
+async fn begin(attempt: &Attempt<'_>, upload: &mut Upload) -> Result<Wire, Stopped> {
+    let websocket = attempt.head.websocket;
+    let way = attempt.upstream.obtain(attempt.worker, &attempt.pool.config, websocket, attempt.owner()).await;
+    let framing = upload.framing();
+    match way {
+        Err((failure, error)) => Err(Stopped::Untouched(failure, error.to_string())),
+        Ok(Way::Http1(mut connection)) => {
+            let upgrade = websocket.then_some(HeaderValue::from_static("websocket"));
+            encode::request(upload.outgoing.buffer(), attempt.head, framing, upgrade.as_ref());
+            connection.begin();
+            Ok(Wire::Http1(connection))
+        }
+        Ok(Way::Http2(place)) => Ok(Wire::Http2(Box::new(http2::Stream::begin(place, attempt, framing)?))),
+    }
 }
 
 /// Drives the upload and the wait for the answer together, passing interim answers on.
 async fn answer_head(
     attempt: &Attempt<'_>,
-    connection: &mut Connection,
+    wire: &mut Wire,
     upload: &mut Upload,
 ) -> Result<head::Answer, Stopped> {
     let mut hold = attempt.head.expect_continue;
     let mut uploading = true;
     let mut interim = 0;
     if hold {
-        connection.deadline.set(CONTINUE_WAIT);
+        wire.deadline().set(CONTINUE_WAIT);
     }
     loop {
-        let answer = std::future::poll_fn(|cx| {
-            poll_attempt(cx, attempt, connection, upload, &mut hold, &mut uploading)
-        })
-        .await?;
+        let answer =
+            std::future::poll_fn(|cx| poll_attempt(cx, attempt, wire, upload, &mut hold, &mut uploading))
+                .await?;
         if !answer.status.is_informational() {
-            connection.deadline.clear();
+            wire.deadline().clear();
             return Ok(answer);
         }
         if answer.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -151,7 +266,7 @@ async fn answer_head(
         if answer.status == StatusCode::CONTINUE {
             // The client hears it when its body is first asked for.
             if std::mem::take(&mut hold) {
-                connection.deadline.clear();
+                wire.deadline().clear();
             }
         } else if attempt.inform.send(answer.status, &answer.headers).await.is_err() {
             return Err(Stopped::Client(RequestBodyError::Gone));
@@ -163,51 +278,48 @@ async fn answer_head(
 fn poll_attempt(
     cx: &mut Context<'_>,
     attempt: &Attempt<'_>,
-    connection: &mut Connection,
+    wire: &mut Wire,
     upload: &mut Upload,
     hold: &mut bool,
     uploading: &mut bool,
 ) -> Poll<Result<head::Answer, Stopped>> {
     let mut broken = None;
     if *uploading {
-        let before = upload.outgoing.written();
-        match upload.poll(cx, &connection.io, *hold) {
+        let before = upload.progress();
+        match wire.poll_upload(cx, upload, *hold) {
             Poll::Ready(Ok(())) => {
                 *uploading = false;
                 *hold = false;
-                connection.deadline.set(attempt.pool.config.timeouts.first_byte);
+                wire.deadline().set(attempt.pool.config.timeouts.first_byte);
             }
             Poll::Ready(Err(UploadError::Client(error))) => return Poll::Ready(Err(Stopped::Client(error))),
             // The target may have answered before it stopped reading: look before giving up.
-            Poll::Ready(Err(UploadError::Target(error))) => broken = Some(error),
+            Poll::Ready(Err(UploadError::Target(error))) => broken = Some(error.to_string()),
             Poll::Pending if *hold => {}
             // It is the client that we wait for, and that has a deadline of its own.
-            Poll::Pending if upload.outgoing.is_empty() => connection.deadline.clear(),
-            Poll::Pending if upload.outgoing.written() > before || !connection.deadline.is_set() => {
-                connection.deadline.set(attempt.pool.config.timeouts.idle);
+            Poll::Pending if upload.is_starved() => wire.deadline().clear(),
+            Poll::Pending if upload.progress() > before || !wire.deadline().is_set() => {
+                wire.deadline().set(attempt.pool.config.timeouts.idle);
             }
             Poll::Pending => {}
         }
     }
-    match connection.poll_head(cx, &attempt.head.method, attempt.worker) {
+    match wire.poll_head(cx, &attempt.head.method, attempt.worker) {
         Poll::Ready(Ok(answer)) => return Poll::Ready(Ok(answer)),
-        Poll::Ready(Err(HeadError::Bad(bad))) => {
-            return Poll::Ready(Err(Stopped::Target(Failure::Protocol, bad.0.into())));
-        }
-        Poll::Ready(Err(HeadError::Ended)) => return Poll::Ready(Err(Stopped::Ended)),
-        Poll::Ready(Err(HeadError::Broken(error))) => broken = Some(error),
+        Poll::Ready(Err(HeadError::Broken(why))) => broken = Some(why),
+        Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
         Poll::Pending => {}
     }
     if let Some(error) = broken {
-        return Poll::Ready(Err(Stopped::Target(Failure::Reset, error.to_string())));
+        return Poll::Ready(Err(Stopped::Target(Failure::Reset, error)));
     }
-    if connection.deadline.poll(cx).is_pending() {
+    if wire.deadline().poll(cx).is_pending() {
         return Poll::Pending;
     }
     if *hold {
         *hold = false;
-        connection.deadline.clear();
-        return poll_attempt(cx, attempt, connection, upload, hold, uploading);
+        wire.deadline().clear();
+        return poll_attempt(cx, attempt, wire, upload, hold, uploading);
     }
     if *uploading {
         let why = format!("it read nothing for {:?}", attempt.pool.config.timeouts.idle);
@@ -232,7 +344,7 @@ fn switching(attempt: &Attempt<'_>, answer: head::Answer) -> Result<head::Answer
 /// An answer whose head is there, and nobody has decided yet what to do with it.
 pub(crate) struct Arrived {
     answer: head::Answer,
-    connection: Box<Connection>,
+    wire: Wire,
     in_flight: InFlight,
 }
 
@@ -242,27 +354,29 @@ impl Arrived {
     }
 
     /// The answer for the client: its body is all there, arrives later, or is a tunnel.
-    pub(crate) fn into_answer(mut self, attempt: &Attempt<'_>, upload: &mut Upload) -> Answer {
-        let status = self.answer.status;
-        let headers = std::mem::take(&mut self.answer.headers);
-        let body = if status == StatusCode::SWITCHING_PROTOCOLS {
-            let tunnel = Tunnel {
-                connection: self.connection,
-                protocol: self.answer.upgrade.take().unwrap_or(HeaderValue::from_static("websocket")),
-                idle: attempt.pool.config.timeouts.idle,
-                in_flight: self.in_flight,
-            };
-            Body::Tunnel(Box::new(tunnel))
-        } else {
-            AnswerBody::receive(&self.answer, self.connection, upload, attempt, self.in_flight)
+    pub(crate) fn into_answer(self, attempt: &Attempt<'_>, upload: &mut Upload) -> Answer {
+        let Self { mut answer, wire, in_flight } = self;
+        let (version, status) = (answer.version, answer.status);
+        let headers = std::mem::take(&mut answer.headers);
+        let body = match wire {
+            Wire::Http1(connection) if status == StatusCode::SWITCHING_PROTOCOLS => {
+                let tunnel = Tunnel {
+                    connection,
+                    protocol: answer.upgrade.take().unwrap_or(HeaderValue::from_static("websocket")),
+                    idle: attempt.pool.config.timeouts.idle,
+                    in_flight,
+                };
+                Body::Tunnel(Box::new(tunnel))
+            }
+            wire => wire.receive(&answer, attempt, upload, in_flight),
         };
-        Answer { version: self.answer.version, status, headers, body, record: None }
+        Answer { version, status, headers, body, record: None }
     }
 
     /// Throws the answer away, to try again. The connection is kept if the answer is short and `upload` was sent whole.
     pub(crate) fn discard(self, attempt: &Attempt<'_>, upload: &mut Upload) {
         if upload.is_sent() {
-            drop(AnswerBody::receive(&self.answer, self.connection, upload, attempt, self.in_flight));
+            drop(self.wire.receive(&self.answer, attempt, upload, self.in_flight));
         }
     }
 }

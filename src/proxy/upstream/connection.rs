@@ -10,7 +10,7 @@ use http::Method;
 use http_body::Frame;
 
 use super::upload::Upload;
-use super::{InFlight, Upstream};
+use super::{AnswerBody as AnyBody, InFlight, Upstream};
 use crate::pool::Failure;
 use crate::proxy::Worker;
 use crate::proxy::body::Body;
@@ -161,7 +161,7 @@ impl Connection {
                     return Poll::Ready(Err(HeadError::Bad(BadAnswer("it ends within its head"))));
                 }
                 Poll::Ready(Ok(_)) => {}
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(HeadError::Broken(error))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(HeadError::Broken(error.to_string()))),
                 Poll::Pending => return Poll::Pending,
             }
         }
@@ -194,12 +194,16 @@ pub(super) enum HeadError {
     /// The connection ended in an orderly way before the first byte.
     Ended,
     /// It broke.
-    Broken(io::Error),
+    Broken(String),
     /// What arrived may not be passed on.
     Bad(BadAnswer),
+    /// The target says that it has seen nothing of the request.
+    Untouched(String),
+    /// The same, and that another connection is to be used.
+    Moved(String),
 }
 
-/// The body of an answer, still arriving.
+/// The body of an answer that arrives with HTTP/1.
 pub(crate) struct AnswerBody {
     /// `None` once it has gone back to rest, or broke.
     connection: Option<Box<Connection>>,
@@ -234,7 +238,7 @@ impl AnswerBody {
             }
             return if answer.framing == Framing::None { Body::Empty } else { Body::Full(whole) };
         }
-        Body::Target(Box::new(Self {
+        Body::Target(Box::new(AnyBody::Http1(Self {
             decoder: Decoder::new(answer.framing),
             framing: answer.framing,
             keep_alive,
@@ -244,7 +248,7 @@ impl AnswerBody {
             upstream: upstream.clone(),
             worker: attempt.worker,
             _in_flight: in_flight,
-        }))
+        })))
     }
 
     pub(crate) fn framing(&self) -> Framing {

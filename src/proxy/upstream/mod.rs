@@ -6,6 +6,7 @@
 
 mod attempt;
 mod connection;
+mod http2;
 mod upload;
 
 use std::cell::{Cell, RefCell};
@@ -14,24 +15,28 @@ use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
+use http_body::Frame;
 use rustls::ClientConnection;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::Worker;
+use super::http1::framing::Framing;
 use super::io::Io;
 use super::proxy_protocol::Ends;
 use super::tls::TlsStream;
 use super::tunnels::Window;
 use super::worker::PoolWorker;
-use crate::config;
 use crate::config::tls::UpstreamTls;
+use crate::config::{self, TargetProtocol};
 use crate::pool::{Failure, Leave, Pool, TargetLane, TargetState};
 pub(crate) use attempt::{Attempt, AttemptError, send};
-pub(crate) use connection::{AnswerBody, Connection};
+pub(crate) use connection::Connection;
 pub(crate) use upload::Upload;
 
 /// What a pool's configuration says of idle connections.
@@ -40,6 +45,7 @@ pub(crate) struct Terms {
     pub(crate) keep_alive: config::UpstreamKeepAlive,
     /// Digest of the TLS that they have; 0 for none.
     pub(crate) tls: u64,
+    pub(crate) protocol: TargetProtocol,
     /// Whether they began with a PROXY header.
     pub(crate) announced: bool,
     /// How long tunnels stay at a target that vanishes without having drained.
@@ -49,7 +55,61 @@ pub(crate) struct Terms {
 impl Terms {
     pub(crate) fn of(pool: &config::Pool) -> Self {
         let tls = pool.tls.as_ref().map_or(0, |tls| tls.digest);
-        Self { keep_alive: pool.keep_alive, tls, announced: pool.proxy_protocol, drain: pool.drain.deadline }
+        Self {
+            keep_alive: pool.keep_alive,
+            tls,
+            protocol: pool.protocol,
+            announced: pool.proxy_protocol,
+            drain: pool.drain.deadline,
+        }
+    }
+
+    /// Whether connections made on these terms are of no use on the `other` ones.
+    fn is_other_wire(&self, other: &Self) -> bool {
+        (self.tls, self.protocol, self.announced) != (other.tls, other.protocol, other.announced)
+    }
+}
+
+/// An open connection on which nothing has been said.
+enum Opened {
+    Http1(Box<Connection>),
+    Http2(Io),
+}
+
+/// A connection for one request.
+enum Way {
+    Http1(Box<Connection>),
+    Http2(http2::Place),
+}
+
+/// The body of an answer, still arriving.
+pub(crate) enum AnswerBody {
+    Http1(connection::AnswerBody),
+    Http2(http2::AnswerBody),
+}
+
+impl AnswerBody {
+    pub(crate) fn framing(&self) -> Framing {
+        match self {
+            Self::Http1(body) => body.framing(),
+            Self::Http2(body) => body.framing(),
+        }
+    }
+
+    /// The next part; `None` at the end.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        match self {
+            Self::Http1(body) => body.poll_frame(cx),
+            Self::Http2(body) => body.poll_frame(cx),
+        }
+    }
+
+    /// Goes on sending the rest of the request.
+    pub(crate) fn poll_upload(&mut self, cx: &mut Context<'_>) {
+        match self {
+            Self::Http1(body) => body.poll_upload(cx),
+            Self::Http2(body) => body.poll_upload(cx),
+        }
     }
 }
 
@@ -63,12 +123,14 @@ pub(crate) struct Upstream {
     window: Cell<Option<Window>>,
     /// Boxed: they are moved with every request.
     idle: RefCell<VecDeque<Box<Connection>>>,
+    http2: http2::Connections,
 }
 
 impl Upstream {
     pub(crate) fn new(state: Arc<TargetState>, worker: usize, terms: Terms) -> Self {
         let (terms, leave, window) = (Cell::new(terms), Cell::new(Leave::No), Cell::new(None));
-        Self { state, worker, terms, leave, window, idle: RefCell::default() }
+        let (idle, http2) = (RefCell::default(), http2::Connections::default());
+        Self { state, worker, terms, leave, window, idle, http2 }
     }
 
     /// Until when its tunnels may stay, as of `now`. Whether that is news.
@@ -116,7 +178,9 @@ impl Upstream {
     /// Keeps a connection for the next request.
     fn keep(&self, mut connection: Box<Connection>, now_ticks: u64, pause_ticks: u64) {
         let (mut idle, terms) = (self.idle.borrow_mut(), self.terms.get());
-        let fits = connection.tls == terms.tls && connection.is_owned() == terms.announced;
+        let fits = connection.tls == terms.tls
+            && terms.protocol != TargetProtocol::H2
+            && connection.is_owned() == terms.announced;
         let full = idle.len() >= terms.keep_alive.connections;
         if full && fits && terms.announced
             // Whose client was here last may come again; the oldest is of use to nobody else either.
@@ -135,6 +199,7 @@ impl Upstream {
     /// Closes connections that have been idle too long, that the target has closed, or whose client has left.
     pub(crate) fn sweep(&self, now_ticks: u64) {
         let oldest = super::deadline::Deadlines::ticks_of(self.terms.get().keep_alive.timeout);
+        self.http2.sweep(now_ticks, oldest);
         self.idle.borrow_mut().retain(|connection| {
             let young = now_ticks.saturating_sub(connection.idle_since) < oldest;
             let stays = young && !connection.is_abandoned() && connection.io.is_quiet();
@@ -170,26 +235,48 @@ impl Upstream {
 
     /// Keeps idle connections on these terms from now on.
     pub(crate) fn set_terms(&self, terms: Terms) {
-        let before = self.terms.replace(terms);
-        if (before.tls, before.announced) != (terms.tls, terms.announced) {
+        if self.terms.replace(terms).is_other_wire(&terms) {
             self.close_idle();
         }
     }
 
-    /// Closes all idle connections.
+    /// Closes all idle connections, and those that are shared when they become idle.
     pub(crate) fn close_idle(&self) {
+        self.http2.close();
         for connection in self.idle.borrow_mut().drain(..) {
             connection.io.say_goodbye();
         }
     }
 
-    /// Opens a connection; with an `owner` it begins with a PROXY header, and is that client's alone.
+    /// A connection for one request: one that is open already, if there is one.
+    async fn obtain(
+        self: &Rc<Self>,
+        worker: &'static Worker,
+        pool: &config::Pool,
+        websocket: bool,
+        owner: Option<&Rc<Ends>>,
+    ) -> Result<Way, (Failure, io::Error)> {
+        let (http1, now) = (pool.protocol == TargetProtocol::Http1, worker.deadlines.coarse_ticks());
+        if !http1 && !(websocket && pool.protocol == TargetProtocol::Auto) {
+            return self.place(worker, pool).await;
+        }
+        if let Some(connection) = self.reuse(now, owner) {
+            return Ok(Way::Http1(connection));
+        }
+        match self.connect(worker, pool, TargetProtocol::Http1, owner).await? {
+            Opened::Http1(connection) => Ok(Way::Http1(connection)),
+            Opened::Http2(_) => Err((Failure::Tls, io::Error::other(OTHER_PROTOCOL))),
+        }
+    }
+
+    /// Opens a connection for this protocol; with an `owner` it begins with a PROXY header, and is that client's alone.
     async fn connect(
         &self,
         worker: &Worker,
         pool: &config::Pool,
+        protocol: TargetProtocol,
         owner: Option<&Rc<Ends>>,
-    ) -> Result<Box<Connection>, (Failure, io::Error)> {
+    ) -> Result<Opened, (Failure, io::Error)> {
         self.lane().connects.bump();
         let deadline = worker.deadlines.register();
         let header = owner.map(|owner| owner.encode()).unwrap_or_default();
@@ -202,26 +289,44 @@ impl Upstream {
                 tcp.write_all(&header).await.map_err(connect)?;
             }
             match &pool.tls {
-                None => Ok(Io::new(tcp)),
-                Some(tls) => self.shake_hands(tls, tcp).await.map_err(|error| (Failure::Tls, error)),
+                None => Ok((Io::new(tcp), protocol == TargetProtocol::H2)),
+                Some(tls) => {
+                    self.shake_hands(tls, tcp, protocol).await.map_err(|error| (Failure::Tls, error))
+                }
             }
         };
         let opened = deadline.limit(pool.timeouts.connect, opening).await;
-        let io = opened.map_err(|_| (Failure::ConnectTimeout, io::ErrorKind::TimedOut.into()))??;
+        let (io, http2) = opened.map_err(|_| (Failure::ConnectTimeout, io::ErrorKind::TimedOut.into()))??;
+        if http2 {
+            return Ok(Opened::Http2(io));
+        }
         let connection = Connection::new(io, deadline, Terms::of(pool).tls);
-        Ok(Box::new(match owner {
+        Ok(Opened::Http1(Box::new(match owner {
             Some(owner) => connection.owned_by(owner, header.len()),
             None => connection,
-        }))
+        })))
     }
 
-    async fn shake_hands(&self, tls: &UpstreamTls, tcp: TcpStream) -> io::Result<Io> {
-        let session = ClientConnection::new(tls.client.clone(), tls.name_of(self.state.address));
+    /// TLS on `tcp`, and whether HTTP/2 was agreed on.
+    async fn shake_hands(
+        &self,
+        tls: &UpstreamTls,
+        tcp: TcpStream,
+        protocol: TargetProtocol,
+    ) -> io::Result<(Io, bool)> {
+        let client = if protocol == TargetProtocol::Http1 { &tls.http1 } else { &tls.client };
+        let session = ClientConnection::new(client.clone(), tls.name_of(self.state.address));
         let mut stream = TlsStream::new(tcp, session.map_err(io::Error::other)?.into());
         poll_fn(|cx| stream.poll_handshake(cx)).await?;
-        Ok(Io::encrypted(stream))
+        let http2 = stream.session().alpn_protocol() == Some(b"h2");
+        if protocol == TargetProtocol::H2 && !http2 {
+            return Err(io::Error::other(OTHER_PROTOCOL));
+        }
+        Ok((Io::encrypted(stream), http2))
     }
 }
+
+const OTHER_PROTOCOL: &str = "the target did not agree on the pool's protocol (ALPN)";
 
 /// A request counted at its target, from the pick to the last byte of the answer.
 pub(crate) struct InFlight {

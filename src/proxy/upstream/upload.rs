@@ -1,9 +1,10 @@
 //! The request's body on its way to a target, remembered for as long as it is small enough to be sent again.
 
 use std::io;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use h2::SendStream;
 use http::HeaderMap;
 
 use crate::proxy::body::{RequestBody, RequestBodyError};
@@ -26,11 +27,13 @@ pub(crate) struct Upload {
     max_kept: usize,
     /// Of `kept`, bytes sent in this attempt.
     next: usize,
-    /// The last chunk is written, or the last byte of a known length.
+    /// The last chunk is written, or the last byte of a known length; with HTTP/2, the end of the stream.
     sent: bool,
-    /// Of this attempt, head included.
+    /// Read from the source for HTTP/2, for which the target has not given room yet.
+    unsent: Bytes,
+    /// Of this attempt, head included; HTTP/1 only.
     pub(crate) outgoing: Outgoing,
-    /// Body bytes given to the socket in this attempt.
+    /// Body bytes given to the socket, or to the stream, in this attempt.
     pub(crate) bytes: u64,
 }
 
@@ -57,6 +60,7 @@ impl Upload {
             max_kept,
             next: 0,
             sent: empty,
+            unsent: Bytes::new(),
             outgoing: Outgoing::default(),
             bytes: 0,
         }
@@ -84,6 +88,7 @@ impl Upload {
     /// Begins anew, for another attempt.
     pub(crate) fn rewind(&mut self) {
         self.outgoing = Outgoing::default();
+        self.unsent = Bytes::new();
         self.next = 0;
         self.bytes = 0;
         self.sent = matches!(self.framing, Framing::None | Framing::Length(0));
@@ -92,6 +97,16 @@ impl Upload {
     /// Everything of this attempt has been given to the socket.
     pub(crate) fn is_sent(&self) -> bool {
         self.sent && self.outgoing.is_empty()
+    }
+
+    /// Grows with every byte that goes on its way in this attempt.
+    pub(crate) fn progress(&self) -> u64 {
+        self.outgoing.written() + self.bytes
+    }
+
+    /// Whether nothing is at hand that could be sent: an upload that is not over waits for the client.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.outgoing.is_empty() && self.unsent.is_empty()
     }
 
     /// Writes what there is; ready when all has been given to the socket. With `hold`, only what is pending already: the
@@ -132,6 +147,52 @@ impl Upload {
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(UploadError::Target(error))),
                 Poll::Pending => return Poll::Pending,
             }
+        }
+    }
+
+    /// Sends what there is on a stream of HTTP/2; ready when all has been sent, trailers included.
+    ///
+    /// Room is asked for only when there is something to put there: what is given to one stream is taken from the others.
+    pub(crate) fn poll_stream(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut SendStream<Bytes>,
+    ) -> Poll<Result<(), UploadError>> {
+        while !self.sent {
+            if self.unsent.is_empty() {
+                match ready!(self.poll_next(cx)) {
+                    Ok(Some(data)) => self.unsent = data,
+                    Ok(None) => self.end_stream(stream).map_err(broken)?,
+                    Err(error) => return Poll::Ready(Err(UploadError::Client(error))),
+                }
+                continue;
+            }
+            stream.reserve_capacity(self.unsent.len());
+            let room = match stream.capacity() {
+                0 => match ready!(stream.poll_capacity(cx)) {
+                    Some(Ok(room)) => room,
+                    Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                    None => return Poll::Ready(Err(UploadError::Target(io::ErrorKind::BrokenPipe.into()))),
+                },
+                room => room,
+            };
+            let part = self.unsent.split_to(room.min(self.unsent.len()));
+            self.bytes += part.len() as u64;
+            // The last byte of a known length says itself that it is the last, unless trailers may follow.
+            let complete = self.unsent.is_empty() && self.framing == Framing::Length(self.bytes);
+            let ended =
+                complete && matches!(self.poll_next(cx), Poll::Ready(Ok(None)) if self.trailers.is_none());
+            stream.send_data(part, ended).map_err(broken)?;
+            self.sent = ended;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn end_stream(&mut self, stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
+        self.sent = true;
+        match &self.trailers {
+            Some(trailers) => stream.send_trailers(HeaderMap::clone(trailers)),
+            None => stream.send_data(Bytes::new(), true),
         }
     }
 
@@ -177,4 +238,8 @@ impl Upload {
             self.next = 0;
         }
     }
+}
+
+fn broken(error: h2::Error) -> UploadError {
+    UploadError::Target(error.into_io().unwrap_or(io::ErrorKind::BrokenPipe.into()))
 }
