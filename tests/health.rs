@@ -8,11 +8,14 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::edge::Address;
-use support::{Client, Edge, Origin, Refusing, Reply, Setup, Silent, eventually};
+use support::h2_origin::H2Origin;
+use support::{Authority, Call, Client, Edge, Origin, Refusing, Reply, Setup, Silent, eventually};
 
 /// Checks at a pace for tests, of the path that origins answer by how well they are.
 const QUICK: &str = "health.path = \"/healthz\"\nhealth.interval = \"200ms\"";
@@ -300,5 +303,109 @@ struct Somewhere(SocketAddr);
 impl Address for Somewhere {
     fn address(&self) -> SocketAddr {
         self.0
+    }
+}
+
+#[tokio::test]
+async fn targets_that_speak_http2_are_checked_over_http2() {
+    let origin = H2Origin::start(async |mut call: Call| {
+        assert_eq!((call.path().as_str(), call.head.uri.host()), ("/up?x", Some("shop.test")));
+        let sick = call.connection > 2;
+        call.answer(if sick { 503 } else { 200 }, &[], b"so it is");
+    })
+    .await;
+    let lines = "protocol = \"h2\"\nhealth.path = \"/up?x\"\nhealth.host = \"shop.test\"\nhealth.interval = \"200ms\"";
+    let edge = checking(&origin, lines).await;
+    finds(&edge, origin.address, "200").await;
+    let shown = becomes(&edge, origin.address, "unhealthy").await;
+    assert_eq!(shown["last_probe"]["what"], "503 is not in 200-299");
+    assert!(origin.connections() >= 4, "a connection for each check");
+}
+
+/// What [`health_service`] says next: a serving status, or what else it may do.
+const UNIMPLEMENTED: u8 = 100;
+const NO_GRPC: u8 = 101;
+const SILENCE: u8 = 102;
+const DRAINING: u8 = 103;
+
+/// A health service, and the messages that it got.
+async fn health_service(
+    says: &Arc<AtomicU8>,
+    tls: Option<Arc<rustls::ServerConfig>>,
+) -> (H2Origin, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let (asked, says) = (Arc::new(Mutex::new(Vec::new())), says.clone());
+    let noted = asked.clone();
+    let script = move |mut call: Call| {
+        let (asked, says) = (noted.clone(), says.clone());
+        async move {
+            assert_eq!(call.path(), "/grpc.health.v1.Health/Check");
+            assert_eq!(call.head.field("content-type"), "application/grpc");
+            assert_eq!(call.head.field("te"), "trailers");
+            let body = call.read().await;
+            asked.lock().unwrap().push(body);
+            let grpc = ("content-type", "application/grpc");
+            match says.load(SeqCst) {
+                UNIMPLEMENTED => {
+                    call.head(200, &[grpc, ("grpc-status", "12"), ("grpc-message", "no such service")], true);
+                }
+                NO_GRPC => call.answer(404, &[], b"who?"),
+                SILENCE => std::future::pending().await,
+                status => {
+                    let drains = [grpc, ("x-selvedge-drain", "1")];
+                    let (fields, status) =
+                        if status == DRAINING { (&drains[..], 1) } else { (&drains[..1], status) };
+                    let mut sending = call.head(200, fields, false);
+                    sending.send_data(vec![0, 0, 0, 0, 2, 8, status].into(), false).unwrap();
+                    let trailers = [("grpc-status".parse().unwrap(), http::HeaderValue::from_static("0"))];
+                    sending.send_trailers(trailers.into_iter().collect()).unwrap();
+                }
+            }
+        }
+    };
+    (H2Origin::built(h2::server::Builder::new(), tls, script).await, asked)
+}
+
+#[tokio::test]
+async fn a_grpc_check_passes_while_the_service_says_that_it_serves_and_else_says_why_not() {
+    let says = Arc::new(AtomicU8::new(1));
+    let (origin, asked) = health_service(&says, None).await;
+    let lines = "health.type = \"grpc\"\nhealth.service = \"shop.Cart\"\nhealth.interval = \"100ms\"";
+    let edge = checking(&origin, lines).await;
+    finds(&edge, origin.address, "SERVING").await;
+    assert_eq!(target(&edge, origin.address).await["status"], "healthy");
+    assert_eq!(asked.lock().unwrap()[0], b"\0\0\0\0\x0b\x0a\x09shop.Cart");
+    for (next, what) in [
+        (2, "NOT_SERVING"),
+        (3, "SERVICE_UNKNOWN"),
+        (0, "UNKNOWN"),
+        (UNIMPLEMENTED, "UNIMPLEMENTED: no such service"),
+        (NO_GRPC, "404 instead of an answer of gRPC"),
+        (SILENCE, "no answer in 100ms"),
+    ] {
+        says.store(next, SeqCst);
+        finds(&edge, origin.address, what).await;
+    }
+    becomes(&edge, origin.address, "unhealthy").await;
+    says.store(1, SeqCst);
+    becomes(&edge, origin.address, "healthy").await;
+    says.store(DRAINING, SeqCst);
+    finds(&edge, origin.address, "200, asks to be drained").await;
+}
+
+#[tokio::test]
+async fn a_grpc_check_goes_over_tls_whatever_the_pool_speaks() {
+    let ca = Authority::new("ca");
+    let mut server = rustls::ServerConfig::clone(&ca.server(&ca.issue("target", &["127.0.0.1"])));
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let (origin, _) = health_service(&Arc::new(AtomicU8::new(1)), Some(Arc::new(server))).await;
+    let old = Origin::start().await.with_tls(ca.server(&ca.issue("old", &["127.0.0.1"]))).await;
+    for protocol in ["http1", "h2", "auto"] {
+        let lines = format!(
+            "protocol = \"{protocol}\"\nhealth.type = \"grpc\"\nhealth.interval = \"100ms\"\ntls.ca = \"{}\"",
+            ca.bundle().display()
+        );
+        let edge = Setup::default().target(&origin).target(&old).pool(&lines).and(STEADY).start().await;
+        finds(&edge, origin.address, "SERVING").await;
+        finds(&edge, &old, "no TLS handshake: the target did not agree on h2 (ALPN)").await;
     }
 }

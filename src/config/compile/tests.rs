@@ -156,6 +156,9 @@ const MISTAKES: &[(&str, &str)] = &[
     // Pools.
     ("[pool.other]\n[admin]\nenabled = false", "9 pool.other: has no target"),
     ("[pool.x]\nproxy_protocol = \"v1\"\ntarget = [{ address = \"127.0.0.1:9\" }]", "\"v1\" is not one of the choices here; write \"off\" or \"v2\""),
+    ("[pool.x]\nproxy_protocol = \"v2\"\nprotocol = \"h2\"\ntarget = [{ address = \"127.0.0.1:9\" }]", "x.proxy_protocol: needs protocol = \"http1\""),
+    ("[pool.x]\nprotocol = \"h3\"\ntarget = [{ address = \"127.0.0.1:9\" }]", "\"h3\" is not one of the choices here"),
+    ("[pool.x]\nprotocol = \"auto\"\ntarget = [{ address = \"127.0.0.1:9\" }]", "10 pool.x.protocol: is agreed on in a TLS handshake, and there is no TLS to the targets; write [pool.x.tls]"),
     // Discovery.
     ("[[pool.shop.discover]]\ntype = \"srv\"", "pool.shop.discover[0].dns: is missing; write dns = "),
     ("[[pool.shop.discover]]\ndns = \"127.0.0.1\"\nport = 1", "\"127.0.0.1\" is an address, which needs no discovery"),
@@ -188,6 +191,8 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[pool.shop.health]\nexpect = [\"299-200\"]", "expect[0]: \"299-200\" is not a range of statuses"),
     ("[pool.shop.health]\nexpect = []", "expect: is empty"),
     ("[pool.shop.health]\ntype = \"tcp\"\npath = \"/\"", "path: has no meaning when type = \"tcp\""),
+    ("[pool.shop.health]\ntype = \"grpc\"\nexpect = [\"200\"]", "expect: has no meaning when type = \"grpc\"; remove it, or write type = \"http\""),
+    ("[pool.shop.health]\nservice = \"shop.Cart\"", "service: has no meaning when type = \"http\"; remove it, or write type = \"grpc\""),
     ("[pool.shop.health]\nport = 65536", "65536 is out of range; write 1 to 65535"),
     ("[pool.shop.retry]\nstatuses = [\"200-599\"]", "holds statuses that are no failures"),
     // Stickiness.

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 
 use super::listen::Answers;
 use super::view::View;
-use crate::config::{Dns, DnsNode, ZoneName};
+use crate::config::{Dns, DnsNode, TargetProtocol, ZoneName};
 use crate::control::health::verdict::Checks;
 use crate::control::health::{self, Probed};
 use crate::pool::HealthState;
@@ -69,7 +69,14 @@ impl Nodes {
             let (nodes, config) = (self.clone(), config.clone());
             let check = async move {
                 let record = |probed| nodes.record(index, probed);
-                health::repeat(&config.health, None, config.nodes[index].check, index as u32, record).await;
+                health::repeat(
+                    &config.health,
+                    (None, TargetProtocol::Http1),
+                    config.nodes[index].check,
+                    index as u32,
+                    record,
+                )
+                .await;
             };
             Loop(spawn_local(check).abort_handle())
         });

@@ -7,6 +7,8 @@
 //! A target is never checked twice at the same time: the next check is due one interval after the *start* of the last,
 //! or when that one ends, whichever is later. A loop costs a timer between checks and nothing else.
 
+mod grpc;
+mod http2;
 pub mod probe;
 pub mod verdict;
 
@@ -21,7 +23,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::membership::PoolControl;
-use crate::config::{self, tls::UpstreamTls};
+use crate::config::{self, TargetProtocol, tls::UpstreamTls};
 use crate::pool::{TargetId, TargetState};
 
 /// First checks of targets that came together begin this far apart, so that many of them are no burst.
@@ -47,7 +49,7 @@ pub struct Probed {
 pub struct Checking {
     loops: HashMap<TargetId, Loop>,
     /// What the loops go by.
-    rules: Option<(config::Health, Option<UpstreamTls>)>,
+    rules: Option<(config::Health, Option<UpstreamTls>, TargetProtocol)>,
 }
 
 /// A loop that ends when this is dropped.
@@ -64,7 +66,7 @@ impl Checking {
     /// Needs a `LocalSet`.
     pub fn follow(&mut self, pool: &Rc<PoolControl>) {
         let config = pool.config();
-        let rules = (config.health.clone(), config.tls.clone());
+        let rules = (config.health.clone(), config.tls.clone(), config.protocol);
         if self.rules.as_ref() != Some(&rules) {
             self.loops.clear();
             self.rules = Some(rules);
@@ -90,18 +92,19 @@ impl Checking {
 async fn watch(pool: Rc<PoolControl>, target: Arc<TargetState>, position: u32) {
     let config = pool.config();
     let record = |probed| pool.record(target.id, probed);
-    repeat(&config.health, config.tls.as_ref(), target.address, position, record).await;
+    let over = (config.tls.as_ref(), config.protocol);
+    repeat(&config.health, over, target.address, position, record).await;
 }
 
-/// Checks what is at `address` until dropped, and hands every result to `record`.
+/// Checks what is at `address` until dropped, over what its requests go over, and hands every result to `record`.
 pub async fn repeat(
     rules: &config::Health,
-    tls: Option<&UpstreamTls>,
+    (tls, protocol): (Option<&UpstreamTls>, TargetProtocol),
     address: SocketAddr,
     position: u32,
     mut record: impl FnMut(Probed),
 ) {
-    let check = probe::Check::new(rules, tls, address);
+    let check = probe::Check::new(rules, tls, protocol, address);
     sleep(first_delay(rules.interval, position)).await;
     loop {
         let (at, begun) = (SystemTime::now(), Instant::now());

@@ -11,7 +11,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Request, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -20,13 +20,14 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use crate::config::{self, HealthDrain, tls::UpstreamTls};
+use super::{grpc, http2};
+use crate::config::{self, HealthDrain, TargetProtocol, tls::UpstreamTls};
 
 /// Bytes of an answer's body that are read; what follows is of no interest.
-const BODY_MAX: usize = 64 * 1024;
+pub(super) const BODY_MAX: usize = 64 * 1024;
 
 /// Bytes of an answer's head that are read.
-const HEAD_MAX: usize = 16 * 1024;
+pub(super) const HEAD_MAX: usize = 16 * 1024;
 
 const USER_AGENT: &str = concat!("selvedge-health/", env!("CARGO_PKG_VERSION"));
 
@@ -37,6 +38,7 @@ const OWN_CONNECTION: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 pub struct Check<'a> {
     rules: &'a config::Health,
     tls: Option<&'a UpstreamTls>,
+    protocol: TargetProtocol,
     address: SocketAddr,
     /// `Host` field.
     host: HeaderValue,
@@ -51,6 +53,8 @@ pub enum Pass {
     Drain(StatusCode),
     /// The connection opened.
     Connected,
+    /// The health service says so.
+    Serving,
 }
 
 impl Pass {
@@ -74,22 +78,29 @@ pub enum Fault {
     Timeout(Duration),
     /// An answer with another status than expected.
     Status(StatusCode, Vec<RangeInclusive<u16>>),
-    /// Something else than a complete HTTP answer.
+    /// Something else than a complete HTTP answer, or a health service that says no.
     Answer(String),
     /// The configured path or host cannot be sent.
     Request(String),
 }
 
 impl<'a> Check<'a> {
-    /// The check of the target at `address`.
-    pub fn new(rules: &'a config::Health, tls: Option<&'a UpstreamTls>, address: SocketAddr) -> Self {
+    /// The check of the target at `address`, to which requests go by `protocol`.
+    pub fn new(
+        rules: &'a config::Health,
+        tls: Option<&'a UpstreamTls>,
+        protocol: TargetProtocol,
+        address: SocketAddr,
+    ) -> Self {
         let own_name = HeaderValue::try_from(address.to_string());
         let host = match &rules.probe {
-            config::Probe::Http { host: Some(host), .. } => host.clone(),
+            config::Probe::Http { host: Some(host), .. } | config::Probe::Grpc { host: Some(host), .. } => {
+                host.clone()
+            }
             _ => own_name.unwrap_or(HeaderValue::from_static("")),
         };
         let address = SocketAddr::new(address.ip(), rules.port.unwrap_or(address.port()));
-        Self { rules, tls, address, host }
+        Self { rules, tls, protocol, address, host }
     }
 
     /// Checks the target once.
@@ -106,16 +117,33 @@ impl<'a> Check<'a> {
         if self.rules.proxy_protocol {
             stream.write_all(&OWN_CONNECTION).await.map_err(connect)?;
         }
-        let Some(tls) = self.tls else { return self.judge(stream).await };
-        let connected = TlsConnector::from(tls.client.clone()).connect(tls.name_of(self.address), stream);
-        self.judge(connected.await.map_err(|error| Fault::Tls(error.to_string()))?).await
+        let http2 =
+            matches!(self.rules.probe, config::Probe::Grpc { .. }) || self.protocol == TargetProtocol::H2;
+        let Some(tls) = self.tls else { return self.judge(stream, http2).await };
+        let client = if http2 { &tls.h2 } else { &tls.client };
+        let connected = TlsConnector::from(client.clone()).connect(tls.name_of(self.address), stream);
+        let stream = connected.await.map_err(|error| Fault::Tls(error.to_string()))?;
+        let agreed = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        if http2 && !agreed && self.rules.probe != config::Probe::Tcp {
+            return Err(Fault::Tls("the target did not agree on h2 (ALPN)".into()));
+        }
+        self.judge(stream, agreed).await
     }
 
-    async fn judge(&self, stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<Pass, Fault> {
-        let config::Probe::Http { path, expect, .. } = &self.rules.probe else {
-            return Ok(Pass::Connected);
+    async fn judge(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        is_http2: bool,
+    ) -> Result<Pass, Fault> {
+        let (path, expect) = match &self.rules.probe {
+            config::Probe::Tcp => return Ok(Pass::Connected),
+            config::Probe::Grpc { service, .. } => return self.ask_service(stream, service).await,
+            config::Probe::Http { path, expect, .. } => (path, expect),
         };
-        let (status, drain) = get(stream, self.request(path)?).await?;
+        let (status, drain) = match is_http2 {
+            true => self.get_http2(stream, path).await?,
+            false => get(stream, self.request(path)?).await?,
+        };
         let asks = match self.rules.drain {
             HealthDrain::Off => false,
             HealthDrain::Header => drain,
@@ -128,6 +156,49 @@ impl<'a> Check<'a> {
         } else {
             Err(Fault::Status(status, expect.clone()))
         }
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+
+    /// The `Host` field as `:authority`.
+    fn authority(&self) -> &str {
+        self.host.to_str().unwrap_or_default()
+    }
+
+    /// As [`get`], over HTTP/2.
+    async fn get_http2(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        path: &str,
+    ) -> Result<(StatusCode, bool), Fault> {
+        let unsendable = |error: http::Error| Fault::Request(error.to_string());
+        let uri = Uri::builder().scheme(self.scheme()).authority(self.authority()).path_and_query(path);
+        let request = Request::get(uri.build().map_err(unsendable)?)
+            .version(http::Version::HTTP_2)
+            .header(header::USER_AGENT, USER_AGENT)
+            .header(header::ACCEPT, "*/*")
+            .body(())
+            .map_err(unsendable)?;
+        let answer = http2::exchange(stream, request, None).await.map_err(Fault::Answer)?;
+        Ok((answer.status, asks_for_drain(&answer.headers)))
+    }
+
+    async fn ask_service(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        service: &str,
+    ) -> Result<Pass, Fault> {
+        let (request, body) = grpc::question(self.scheme(), self.authority(), service, USER_AGENT)
+            .map_err(|error| Fault::Request(error.to_string()))?;
+        let answer = http2::exchange(stream, request, Some(body)).await.map_err(Fault::Answer)?;
+        let drain = asks_for_drain(&answer.headers) || asks_for_drain(&answer.trailers);
+        if drain && self.rules.drain != HealthDrain::Off {
+            return Ok(Pass::Drain(answer.status));
+        }
+        grpc::judge(&answer).map_err(Fault::Answer)?;
+        Ok(Pass::Serving)
     }
 
     fn request(&self, path: &str) -> Result<Request<Empty<Bytes>>, Fault> {
@@ -159,8 +230,7 @@ async fn get(
             let frame = frame.map_err(|error| error_text(&error))?;
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
         }
-        let drain = response.headers().get(DRAIN).is_some_and(|value| value == "1");
-        Ok((response.status(), drain))
+        Ok((response.status(), asks_for_drain(response.headers())))
     });
     let mut connection = pin!(connection);
     let mut connected = true;
@@ -172,6 +242,10 @@ async fn get(
             _ = &mut connection, if connected => connected = false,
         }
     }
+}
+
+fn asks_for_drain(fields: &HeaderMap) -> bool {
+    fields.get(DRAIN).is_some_and(|value| value == "1")
 }
 
 /// An error and its cause in one line.
@@ -208,6 +282,7 @@ impl fmt::Display for Pass {
             Self::Status(status) => write!(f, "{}", status.as_u16()),
             Self::Drain(status) => write!(f, "{}, asks to be drained", status.as_u16()),
             Self::Connected => f.write_str("connected"),
+            Self::Serving => f.write_str("SERVING"),
         }
     }
 }
