@@ -686,8 +686,8 @@ async fn an_answer_that_failed_is_tried_elsewhere_with_the_same_body() {
     assert_eq!((bad.connections(), good.connections()), (1, 1));
 }
 
-fn with_alpn(config: Arc<rustls::ServerConfig>, protocols: &[&str]) -> Arc<rustls::ServerConfig> {
-    let mut config = rustls::ServerConfig::clone(&config);
+fn with_alpn(config: &rustls::ServerConfig, protocols: &[&str]) -> Arc<rustls::ServerConfig> {
+    let mut config = config.clone();
     config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
     Arc::new(config)
 }
@@ -703,7 +703,7 @@ async fn with_tls_the_target_has_to_agree() {
         call.answer(200, &[], scheme.as_bytes());
     };
     let builder = h2::server::Builder::new();
-    let both = with_alpn(server.clone(), &["h2", "http/1.1"]);
+    let both = with_alpn(&server, &["h2", "http/1.1"]);
     let origin = H2Origin::built(builder, Some(both), name).await;
     for protocol in ["h2", "auto"] {
         let pool = format!("protocol = \"{protocol}\"\n{tls}");
@@ -713,7 +713,7 @@ async fn with_tls_the_target_has_to_agree() {
     for (protocol, offered, status) in
         [("auto", &["http/1.1"][..], 200), ("auto", &[], 200), ("h2", &["http/1.1"], 502), ("h2", &[], 502)]
     {
-        let origin = Origin::named("old").await.with_tls(with_alpn(server.clone(), offered)).await;
+        let origin = Origin::named("old").await.with_tls(with_alpn(&server, offered)).await;
         let pool = format!("protocol = \"{protocol}\"\n{tls}\nqueue.timeout = \"200ms\"");
         let edge = Edge::before(&origin).pool(&pool).start().await;
         let mut client = Client::of(&edge);
@@ -735,7 +735,7 @@ const WEBSOCKET: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nU
 #[tokio::test]
 async fn a_websocket_goes_to_a_target_that_speaks_both_and_is_refused_where_http2_is_all() {
     let ca = Authority::new("ca");
-    let server = with_alpn(ca.server(&ca.issue("target", &["127.0.0.1"])), &["h2", "http/1.1"]);
+    let server = with_alpn(&ca.server(&ca.issue("target", &["127.0.0.1"])), &["h2", "http/1.1"]);
     let both = Origin::raw(async |mut conn| {
         let agreed = conn.tls().and_then(|tls| tls.get_ref().1.alpn_protocol().map(<[u8]>::to_vec));
         assert_eq!(agreed.as_deref(), Some(&b"http/1.1"[..]));

@@ -256,11 +256,15 @@ impl Upstream {
         websocket: bool,
         owner: Option<&Rc<Ends>>,
     ) -> Result<Way, (Failure, io::Error)> {
-        let (http1, now) = (pool.protocol == TargetProtocol::Http1, worker.deadlines.coarse_ticks());
-        if !http1 && !(websocket && pool.protocol == TargetProtocol::Auto) {
+        let http1 = match pool.protocol {
+            TargetProtocol::Http1 => true,
+            TargetProtocol::H2 => false,
+            TargetProtocol::Auto => websocket,
+        };
+        if !http1 {
             return self.place(worker, pool).await;
         }
-        if let Some(connection) = self.reuse(now, owner) {
+        if let Some(connection) = self.reuse(worker.deadlines.coarse_ticks(), owner) {
             return Ok(Way::Http1(connection));
         }
         match self.connect(worker, pool, TargetProtocol::Http1, owner).await? {
