@@ -235,50 +235,57 @@ impl Upstream {
         worker: &'static Worker,
         pool: &config::Pool,
     ) -> Result<Way, (Failure, io::Error)> {
+        if let Some(way) = self.open_place(worker, pool) {
+            return Ok(way);
+        }
+        // Boxed: what it takes to open a connection would be part of every client's connection, open or not.
+        let opening = Box::pin(self.await_place(worker, pool));
         let deadline = worker.deadlines.register();
-        match deadline.limit(pool.timeouts.connect, self.find_place(worker, pool)).await {
+        match deadline.limit(pool.timeouts.connect, opening).await {
             Ok(found) => found,
             Err(_) => Err((Failure::ConnectTimeout, io::ErrorKind::TimedOut.into())),
         }
     }
 
-    async fn find_place(
+    /// A place on a connection that is open.
+    fn open_place(self: &Rc<Self>, worker: &'static Worker, pool: &config::Pool) -> Option<Way> {
+        if let Some(connection) = self.http2.with_room() {
+            return Some(self.place_on(connection, worker));
+        }
+        let http1 = (pool.protocol == TargetProtocol::Auto)
+            .then(|| self.reuse(worker.deadlines.coarse_ticks(), None));
+        http1.flatten().map(Way::Http1)
+    }
+
+    fn place_on(self: &Rc<Self>, connection: Rc<Connection>, worker: &'static Worker) -> Way {
+        connection.streams.update(|streams| streams + 1);
+        Way::Http2(Place { connection, upstream: self.clone(), worker })
+    }
+
+    async fn await_place(
         self: &Rc<Self>,
         worker: &'static Worker,
         pool: &config::Pool,
     ) -> Result<Way, (Failure, io::Error)> {
         let all = &self.http2;
-        let place = |connection: Rc<Connection>| {
-            connection.streams.update(|streams| streams + 1);
-            Way::Http2(Place { connection, upstream: self.clone(), worker })
-        };
-        loop {
-            if let Some(connection) = all.with_room() {
-                return Ok(place(connection));
+        while !all.may_open() {
+            all.changed.notified().await;
+            if let Some(way) = self.open_place(worker, pool) {
+                return Ok(way);
             }
-            if pool.protocol == TargetProtocol::Auto
-                && let Some(connection) = self.reuse(worker.deadlines.coarse_ticks(), None)
-            {
-                return Ok(Way::Http1(connection));
+        }
+        all.opening.set(true);
+        let _opening = Opening(all);
+        let opened = self.connect(worker, pool, pool.protocol, None).await?;
+        all.declined.set(matches!(opened, Opened::Http1(_)));
+        match opened {
+            Opened::Http1(connection) => Ok(Way::Http1(connection)),
+            Opened::Http2(io) => {
+                let begun = Connection::begin(io, worker, Terms::of(pool)).await;
+                let connection = begun.map_err(|error| (Failure::Protocol, error))?;
+                all.open.borrow_mut().push(connection.clone());
+                Ok(self.place_on(connection, worker))
             }
-            if !all.may_open() {
-                all.changed.notified().await;
-                continue;
-            }
-            all.opening.set(true);
-            let _opening = Opening(all);
-            let opened = self.connect(worker, pool, pool.protocol, None).await?;
-            all.declined.set(matches!(opened, Opened::Http1(_)));
-            return match opened {
-                Opened::Http1(connection) => Ok(Way::Http1(connection)),
-                Opened::Http2(io) => {
-                    let begun = Connection::begin(io, worker, Terms::of(pool)).await;
-                    let connection = begun.map_err(|error| (Failure::Protocol, error))?;
-                    let way = place(connection.clone());
-                    all.open.borrow_mut().push(connection);
-                    Ok(way)
-                }
-            };
         }
     }
 }
