@@ -10,6 +10,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
+
 use super::Worker;
 use super::deadline::Deadline;
 use super::upstream::Upstream;
@@ -67,6 +69,8 @@ pub(crate) struct Tunnels {
     open: RefCell<Vec<Rc<Entry>>>,
     /// Set when the node stops.
     node: Cell<Option<Window>>,
+    /// Told when there is one after there was none.
+    first: Notify,
 }
 
 struct Entry {
@@ -98,6 +102,9 @@ impl Tunnels {
             told: worker.deadlines.register(),
         });
         entry.look(self.node.get(), Instant::now());
+        if open.is_empty() {
+            self.first.notify_one();
+        }
         open.push(entry.clone());
         worker.lane().tunnels.bump();
         Entered { worker, entry }
@@ -106,6 +113,11 @@ impl Tunnels {
     /// Whether there is any.
     pub(crate) fn is_empty(&self) -> bool {
         self.open.borrow().is_empty()
+    }
+
+    /// Waits for the first.
+    pub(crate) async fn first(&self) {
+        self.first.notified().await;
     }
 
     /// Which targets leave is not what it was: every tunnel gets its moment, or loses it.

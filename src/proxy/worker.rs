@@ -125,7 +125,11 @@ impl Worker {
     pub(crate) async fn sweep(&self) {
         let mut swept = Instant::now();
         loop {
-            tokio::time::sleep(if self.tunnels.is_empty() { SWEEP } else { LOOK }).await;
+            if self.tunnels.is_empty() {
+                let _ = tokio::time::timeout(SWEEP, self.tunnels.first()).await;
+            } else {
+                tokio::time::sleep(LOOK).await;
+            }
             let (now, mut news) = (Instant::now(), false);
             let due = now.duration_since(swept) >= SWEEP;
             if due {

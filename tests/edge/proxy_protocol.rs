@@ -270,7 +270,7 @@ async fn one_node_announces_to_another_before_tls() {
         .start()
         .await;
     let tls = format!("tls.ca = \"{}\"\ntls.server_name = \"inner.test\"", ca.bundle().display());
-    let health = "health.interval = \"20ms\"\nhealth.timeout = \"20ms\"\nhealth.host = \"shop.test\"";
+    let health = "health.interval = \"20ms\"\nhealth.timeout = \"20ms\"\nhealth.path = \"/healthz\"";
     let outer =
         Edge::before(&inner.web).pool(&format!("proxy_protocol = \"v2\"\n{tls}\n{health}")).start().await;
     for source in ["127.0.0.2", "127.0.0.3"] {

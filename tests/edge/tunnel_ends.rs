@@ -34,7 +34,7 @@ fn going_away() -> (u16, String) {
 }
 
 /// Sets the state of a target of the pool `shop`, given as JSON.
-async fn set(edge: &Edge, origin: &Origin, state: &str) {
+pub(crate) async fn set(edge: &Edge, origin: &Origin, state: &str) {
     let mut admin = Client::to(edge.admin);
     admin.host = edge.admin.to_string();
     let path = format!("/v1/pools/shop/targets/-/{origin}/state");
@@ -192,40 +192,60 @@ async fn the_websockets_of_a_target_that_is_taken_down_are_closed_at_once() {
 }
 
 #[tokio::test]
-async fn a_frame_under_way_is_delivered_whole_and_what_follows_it_is_not() {
-    let large = vec![42; 100_000];
-    let whole = frame(BINARY, None, &large);
-    let (first, rest) = (whole[..50_000].to_vec(), whole[50_000..].to_vec());
+async fn a_frame_under_way_to_the_client_is_delivered_whole_and_what_follows_it_is_not() {
+    let (message, gate) = (vec![42; 100_000], Gate::closed());
+    let (whole, at_origin) = (frame(BINARY, None, &message), gate.clone());
     let origin = Origin::raw(move |mut conn| {
-        let (first, rest) = (first.clone(), rest.clone());
+        let (whole, gate) = (whole.clone(), at_origin.clone());
         async move {
             switch(&mut conn).await;
-            conn.send(&first).await;
-            // Half of a client's frame is here too: it has to come to its end before the Close.
-            assert_eq!(next(&mut conn, true).await.unwrap().payload, vec![24; 1000]);
+            conn.send(&whole[..50_000]).await;
             assert_eq!(next(&mut conn, true).await.unwrap().closes(), going_away());
-            conn.send(&rest).await;
+            conn.send(&whole[50_000..]).await;
             conn.send(frame(BINARY, None, b"too late")).await;
             conn.send(frame(CLOSE, None, &1001u16.to_be_bytes())).await;
             assert_eq!(conn.until_end().await, (Vec::new(), End::Closed));
+            gate.open();
         }
     })
     .await;
     let edge = Edge::before(&origin).start().await;
     let mut socket = Socket::open(&edge).await;
-    let own = frame(BINARY, Some([1, 2, 3, 4]), &[24; 1000]);
-    socket.0.send(&own[..7]).await;
-    let head = socket.0.exactly(10).await.unwrap();
-    assert_eq!(head[..2], [0x82, 127]);
-    socket.0.exactly(49_990).await.unwrap();
     set(&edge, &origin, "{\"state\":\"down\"}").await;
-    // Nobody can say when the edge has heard of it; the frames are whole whenever that is.
-    assert!(still_waiting_after(Duration::from_millis(1300), socket.0.exactly(1)).await);
-    socket.0.send(&own[7..]).await;
-    socket.0.send(frame(BINARY, Some([1, 2, 3, 4]), b"too late")).await;
-    assert_eq!(socket.0.exactly(50_010).await.unwrap(), whole[49_990 + 10..][..50_010]);
+    assert_eq!(socket.hear().await.unwrap().payload, message);
     assert_eq!(socket.closed().await, going_away());
+    gate.pass().await;
     edge.counts(&format!("{CLOSED}{{reason=\"down\"}}"), 1).await;
+}
+
+#[tokio::test]
+async fn a_frame_under_way_to_the_target_is_delivered_whole_and_what_follows_it_is_not() {
+    let gate = Gate::closed();
+    let at_origin = gate.clone();
+    let origin = Origin::raw(move |mut conn| {
+        let gate = at_origin.clone();
+        async move {
+            switch(&mut conn).await;
+            assert_eq!(next(&mut conn, true).await.unwrap().payload, vec![24; 1000]);
+            assert_eq!(next(&mut conn, true).await.unwrap().closes(), going_away());
+            conn.send(frame(CLOSE, None, &1001u16.to_be_bytes())).await;
+            assert_eq!(conn.until_end().await, (Vec::new(), End::Closed));
+            gate.open();
+        }
+    })
+    .await;
+    let edge = Edge::before(&origin).start().await;
+    let mut socket = Socket::open(&edge).await;
+    let mask = Some([1, 2, 3, 4]);
+    let whole = frame(BINARY, mask, &[24; 1000]);
+    socket.0.send(&whole[..7]).await;
+    set(&edge, &origin, "{\"state\":\"down\"}").await;
+    assert_eq!(socket.hear().await.unwrap().closes(), going_away());
+    socket.0.send(&whole[7..]).await;
+    socket.0.send(frame(BINARY, mask, b"too late")).await;
+    socket.0.send(frame(CLOSE, mask, &1001u16.to_be_bytes())).await;
+    assert_eq!(socket.0.until_end().await, (Vec::new(), End::Closed));
+    gate.pass().await;
 }
 
 #[tokio::test]

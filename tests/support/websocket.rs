@@ -1,5 +1,8 @@
 //! WebSocket by hand, as strict as RFC 6455 allows: a torn or unmasked frame fails the test.
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+
 use super::message::Request;
 use super::wire::{End, Wire};
 use super::{Conn, Edge, Origin, Raw};
@@ -7,9 +10,6 @@ use super::{Conn, Edge, Origin, Raw};
 /// What a client sends to switch.
 pub const HANDSHAKE: &str = "GET /chat HTTP/1.1\r\nHost: shop.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
                              Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-/// What an origin answers to it.
-pub const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
 /// Opcode of a message of bytes.
 pub const BINARY: u8 = 2;
@@ -145,9 +145,21 @@ pub async fn switch(conn: &mut Conn) -> Option<Request> {
     loop {
         let request = conn.request().await?;
         if request.fields.lists("upgrade", "websocket") {
-            conn.send(SWITCH).await;
+            let key = request.fields.get("sec-websocket-key").unwrap_or_default();
+            conn.send(format!(
+                "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Accept: {}\r\n\r\n",
+                accept(key)
+            ))
+            .await;
             return Some(request);
         }
         conn.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     }
+}
+
+/// What proves that the key was understood.
+fn accept(key: &str) -> String {
+    let text = format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    BASE64_STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, text.as_bytes()))
 }
