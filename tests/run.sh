@@ -19,6 +19,8 @@ PATH=$PATH:/usr/sbin
 command -v knotd >/dev/null || missing+=(knot)
 command -v named >/dev/null || missing+=(bind9)
 command -v dig >/dev/null || missing+=(bind9-dnsutils)
+# A browser, for its WebSocket: Debian's smallest.
+command -v chromium-headless-shell chromium google-chrome >/dev/null || missing+=(chromium-headless-shell)
 if [ ${#missing[@]} -gt 0 ]; then
     as_root=$([ "$(id -u)" = 0 ] || echo sudo)
     $as_root apt-get update -qq

@@ -12,6 +12,7 @@ mod acme;
 mod allow;
 mod balancing;
 mod bonds;
+mod browser;
 mod conduct;
 mod deadlines;
 mod discovery;

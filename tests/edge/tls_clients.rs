@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::Instant;
 
-use crate::support::tls::curl;
+use crate::support::tls::{curl, s_client};
 use crate::support::{Authority, Client, Edge, Findings, Origin, Raw, eventually};
 
 const FAILURES: &str = "selvedge_tls_handshake_failures_total";
@@ -56,6 +56,24 @@ async fn curl_shows_its_certificate_and_is_told_when_it_has_none() {
         let (code, text) = curl(edge.web, "shop.test", &ca.bundle(), &["--tls-max", version, &url]).await;
         assert_ne!(code, 0, "{version}");
         assert!(text.contains("alert"), "{version}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn curl_and_openssl_agree_on_http_1_1_and_verify_the_server() {
+    let ca = Authority::new("ca");
+    let origin = Origin::named("a").await;
+    let edge = Edge::before(&origin).listener(&ca.issue("shop", &["shop.test"]).listener()).start().await;
+    let url = format!("https://shop.test:{}/", edge.web.port());
+    let arguments = ["--http1.1", "--write-out", " %{http_version} %{ssl_verify_result}", &url];
+    assert_eq!(curl(edge.web, "shop.test", &ca.bundle(), &arguments).await, (0, "a 1.1 0".to_owned()));
+    let bundle = ca.bundle().display().to_string();
+    let arguments = ["-servername", "shop.test", "-alpn", "http/1.1", "-CAfile", &bundle, "-ign_eof"];
+    let arguments = [&arguments[..], &["-verify_return_error", "-verify_hostname", "shop.test"]].concat();
+    let request = "GET / HTTP/1.1\r\nHost: shop.test\r\nConnection: close\r\n\r\n";
+    let text = s_client(edge.web, &arguments, request).await;
+    for part in ["ALPN protocol: http/1.1", "Verification: OK", "HTTP/1.1 200"] {
+        assert!(text.contains(part), "{part} in {text}");
     }
 }
 
