@@ -163,10 +163,12 @@ pub(crate) struct Reader {
 impl Reader {
     /// Who sends a request with these fields.
     pub(crate) fn of(headers: &Fields) -> Self {
-        Self {
-            accept: headers.get(header::ACCEPT).cloned(),
-            grpc: grpc::is_call(headers.get(header::CONTENT_TYPE)),
-        }
+        Self::who_sends(headers.get(header::ACCEPT), headers.get(header::CONTENT_TYPE))
+    }
+
+    /// Who sends a request with these values of Accept and Content-Type.
+    pub(crate) fn who_sends(accept: Option<&HeaderValue>, content_type: Option<&HeaderValue>) -> Self {
+        Self { accept: accept.cloned(), grpc: grpc::is_call(content_type) }
     }
 }
 

@@ -83,12 +83,12 @@ pub(crate) async fn exchange(
     Some(answer)
 }
 
-/// The answer to a request whose head was refused. `headers` are what is known of its fields.
-pub(crate) fn refuse(worker: &Worker, refusal: Refusal, headers: &Fields) -> Answer {
+/// The answer to a request whose head was refused.
+pub(crate) fn refuse(worker: &Worker, refusal: Refusal, reader: &Reader) -> Answer {
     let id = headers::fresh_request_id(&worker.random);
     let error = ProxyError::Refused(refusal);
     worker.report(&error, &id);
-    error.into_answer(&Reader::of(headers), &id)
+    error.into_answer(reader, &id)
 }
 
 async fn forward(

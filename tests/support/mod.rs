@@ -16,6 +16,7 @@ pub mod client;
 pub mod dns;
 pub mod edge;
 pub mod h2_origin;
+pub mod http2;
 pub mod message;
 pub mod origin;
 pub mod tls;

@@ -29,7 +29,7 @@ use outgoing::Outgoing;
 
 use super::body::{Answer, Body, RequestBody};
 use super::deadline::Deadline;
-use super::error::ProxyError;
+use super::error::{ProxyError, Reader};
 use super::exchange::{self, Peer};
 use super::fields::Fields;
 use super::http2::Begun;
@@ -145,7 +145,7 @@ impl Connection {
     }
 
     async fn refuse(&mut self, refusal: Refusal) -> Next {
-        let answer = exchange::refuse(self.worker, refusal, &Fields::new());
+        let answer = exchange::refuse(self.worker, refusal, &Reader::default());
         match self.answer(answer, Request { is_head: false, http10: false, keep_alive: false }).await {
             Next::Abort => Next::Abort,
             _ => Next::Close,

@@ -19,6 +19,7 @@ pub(super) mod kind {
     pub(crate) const RST_STREAM: u8 = 3;
     pub(crate) const SETTINGS: u8 = 4;
     pub(crate) const PING: u8 = 6;
+    pub(crate) const GOAWAY: u8 = 7;
     pub(crate) const WINDOW_UPDATE: u8 = 8;
     pub(crate) const CONTINUATION: u8 = 9;
     pub(crate) const PRIORITY_UPDATE: u8 = 16;
@@ -30,14 +31,19 @@ pub(super) struct Frame {
     pub(super) kind: u8,
     /// Bytes of its payload.
     pub(super) length: u32,
-    /// Of a RST_STREAM, the reason; else 0.
+    /// Of a RST_STREAM or a GOAWAY, the reason; else 0.
     pub(super) code: u32,
 }
 
+/// Bytes before each frame's payload.
+const HEADER: usize = 9;
+/// Bytes kept of the payload of a frame that says why something ends: all of a RST_STREAM, and the first words of a GOAWAY.
+const KEPT: usize = 48;
+
 /// Position in a stream of frames.
 pub(super) struct Scanner {
-    /// What has come of the present frame's header, and of a RST_STREAM's payload.
-    begun: [u8; 13],
+    /// What has come of the present frame's header, and of its payload if that is kept.
+    begun: [u8; HEADER + KEPT],
     filled: usize,
     /// Bytes that are none of our business.
     skip: u32,
@@ -46,11 +52,11 @@ pub(super) struct Scanner {
 impl Scanner {
     /// At a stream's beginning, before so many bytes that are no frames.
     pub(super) fn after(skip: u32) -> Self {
-        Self { begun: [0; 13], filled: 0, skip }
+        Self { begun: [0; HEADER + KEPT], filled: 0, skip }
     }
 
-    /// Goes on through `bytes`, and shows each frame whose header ends in them.
-    pub(super) fn scan(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame)) {
+    /// Goes on through `bytes`, and shows each frame once its header has come, and what is kept of its payload.
+    pub(super) fn scan(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame, &[u8])) {
         while !bytes.is_empty() {
             if self.skip > 0 {
                 let count = bytes.len().min(self.skip as usize);
@@ -58,24 +64,36 @@ impl Scanner {
                 bytes = &bytes[count..];
                 continue;
             }
-            let wanted = if self.filled < 9 { 9 } else { 13 };
+            let wanted = self.wanted();
             let count = bytes.len().min(wanted - self.filled);
             self.begun[self.filled..self.filled + count].copy_from_slice(&bytes[..count]);
             self.filled += count;
             bytes = &bytes[count..];
-            if self.filled < wanted {
-                return;
+            if self.filled < self.wanted() {
+                continue;
             }
             let [a, b, c, kind, ..] = self.begun;
             let length = u32::from_be_bytes([0, a, b, c]);
-            if kind == kind::RST_STREAM && length == 4 && wanted == 9 {
-                continue;
-            }
-            let [.., e, f, g, h] = self.begun;
-            let code = if wanted == 13 { u32::from_be_bytes([e, f, g, h]) } else { 0 };
-            seen(Frame { kind, length, code });
-            self.skip = if wanted == 13 { 0 } else { length };
+            let kept = &self.begun[HEADER..self.filled];
+            let code = match kind {
+                kind::RST_STREAM => kept.get(..4),
+                kind::GOAWAY => kept.get(4..8),
+                _ => None,
+            };
+            let code = code.map_or(0, |code| code.iter().fold(0, |code, byte| code << 8 | u32::from(*byte)));
+            seen(Frame { kind, length, code }, kept);
+            self.skip = length - kept.len() as u32;
             self.filled = 0;
+        }
+    }
+
+    /// Bytes that are wanted of the present frame, as far as that is known.
+    fn wanted(&self) -> usize {
+        let [a, b, c, kind, ..] = self.begun;
+        match kind {
+            _ if self.filled < HEADER => HEADER,
+            kind::RST_STREAM | kind::GOAWAY => HEADER + KEPT.min(u32::from_be_bytes([0, a, b, c]) as usize),
+            _ => HEADER,
         }
     }
 }
@@ -177,6 +195,31 @@ fn is_provoked(code: u32) -> bool {
     matches!(code, 1 | 3 | 5 | 6 | 7)
 }
 
+/// What a connection that we end with this frame is ended for; nothing if that is in good order. h2 has only one code for all
+/// that is too much: its words tell more.
+pub(super) fn fault_of(frame: Frame, payload: &[u8]) -> Option<Http2Fault> {
+    use Http2Fault as F;
+    if frame.kind != kind::GOAWAY || frame.code == 0 {
+        return None;
+    }
+    let words = payload.get(8..).unwrap_or_default();
+    let said = [
+        (&b"continuations"[..], F::Continuation),
+        (b"header_list", F::HeadSize),
+        (b"data_frames", F::Data),
+        (b"internal_resets", F::ProvokedResets),
+        (b"resets", F::Resets),
+    ];
+    let said = said.into_iter().find(|(word, _)| memchr::memmem::find(words, word).is_some());
+    Some(match (said, frame.code) {
+        (Some((_, fault)), _) => fault,
+        (None, 3) => F::FlowControl,
+        (None, 6) => F::FrameSize,
+        (None, 9) => F::Compression,
+        (None, _) => F::Protocol,
+    })
+}
+
 /// Whether a stream was reset with this code because what came on it makes no message.
 pub(super) fn is_malformed(frame: Frame) -> bool {
     frame.kind == kind::RST_STREAM && frame.code == 1
@@ -194,8 +237,9 @@ mod tests {
             wire.extend_from_slice(&[*kind, 0, 0, 0, 0, 1]);
             let payload = wire.len();
             wire.resize(payload + *length as usize, 0xff);
-            if *length == 4 {
-                wire[payload..].copy_from_slice(&code.to_be_bytes());
+            let at = payload + if *kind == kind::GOAWAY { 4 } else { 0 };
+            if matches!(*kind, kind::RST_STREAM | kind::GOAWAY) {
+                wire[at..at + 4].copy_from_slice(&code.to_be_bytes());
             }
         }
         wire
@@ -204,16 +248,17 @@ mod tests {
     proptest! {
         #[test]
         fn frames_are_seen_however_the_bytes_arrive(
-            frames in prop::collection::vec((0u8..12, 0u32..40), 0..20),
+            frames in prop::collection::vec((0u8..12, 0u32..100), 0..20),
             step in 1usize..50,
         ) {
             let frames: Vec<_> = frames.into_iter().map(|(kind, length)| match kind {
                 kind::RST_STREAM => (kind, 4, length),
+                kind::GOAWAY => (kind, length + 8, length),
                 _ => (kind, length, 0),
             }).collect();
             let (mut scanner, mut seen) = (Scanner::after(PREFACE), Vec::new());
             for piece in wire(&frames).chunks(step) {
-                scanner.scan(piece, |frame| seen.push((frame.kind, frame.length, frame.code)));
+                scanner.scan(piece, |frame, _| seen.push((frame.kind, frame.length, frame.code)));
             }
             prop_assert_eq!(seen, frames);
         }
@@ -234,6 +279,20 @@ mod tests {
     fn what_is_only_taken_back_is_soon_too_much_and_what_is_answered_as_often_never() {
         assert_eq!(resets_until_fault(&mut Ledger::new(0), 100_000, 0, false), Some(200));
         assert_eq!(resets_until_fault(&mut Ledger::new(0), 100_000, 0, true), None);
+    }
+
+    #[test]
+    fn the_words_of_a_goaway_tell_what_was_too_much() {
+        let fault = |code: u32, words: &str| {
+            let payload = [&[0; 4], &code.to_be_bytes()[..], words.as_bytes()].concat();
+            let frame = Frame { kind: kind::GOAWAY, length: payload.len() as u32, code };
+            fault_of(frame, &payload)
+        };
+        assert_eq!(fault(0, ""), None);
+        assert_eq!(fault(11, "too_many_resets"), Some(Http2Fault::Resets));
+        assert_eq!(fault(11, "too_many_internal_resets"), Some(Http2Fault::ProvokedResets));
+        assert_eq!(fault(1, ""), Some(Http2Fault::Protocol));
+        assert_eq!(fault(9, ""), Some(Http2Fault::Compression));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::proxy::http1::target::is_host;
 use crate::proxy::request::Head;
 
 /// Cookies that come in a field each: they become one field, so they count as one.
-const CRUMBS_MAX: usize = 256;
+pub(super) const CRUMBS_MAX: usize = 256;
 
 /// A request head, and where its body ends.
 pub(super) struct Request {
@@ -28,8 +28,8 @@ pub(super) struct Request {
     pub(super) framing: Framing,
 }
 
-/// Takes a head apart. `fields` is an empty list whose room is used; after a refusal it has what was read before it. With
-/// `bodiless`, the stream ended with the head.
+/// Takes a head apart. `fields` is an empty list whose room is used. With `bodiless`, the stream ended with
+/// the head.
 pub(super) fn read(
     request: Parts,
     bodiless: bool,

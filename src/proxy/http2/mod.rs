@@ -22,6 +22,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use h2::{Reason, server};
 
+use self::head::CRUMBS_MAX;
 use self::held::{Held, Piece};
 pub(crate) use self::incoming::Incoming;
 pub(crate) use self::stream::Responder;
@@ -122,8 +123,8 @@ async fn shake_hands(
     deadline: &Deadline,
 ) -> Result<server::Connection<Wire, Piece>, End> {
     let bounds = &listener.http2;
-    // Somewhat more than may be, so that what is too large is seen, and answered by us.
-    let list = 2 * (listener.max_head + 32 * listener.max_fields);
+    // More than may be, so that what is too large is seen, and answered by us. Each field counts 32 bytes more than it has.
+    let list = 2 * (listener.max_head + 32 * (listener.max_fields + CRUMBS_MAX));
     let handshake = server::Builder::new()
         .max_concurrent_streams(bounds.max_concurrent_streams)
         .initial_window_size(bounds.stream_window)
@@ -199,8 +200,8 @@ impl Connection<'_> {
         loop {
             match self.h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.begin(request, respond),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready(self.end_of(Some(&error))),
-                Poll::Ready(None) => return Poll::Ready(self.end_of(None)),
+                Poll::Ready(Some(Err(_))) => return Poll::Ready(self.end_of(false)),
+                Poll::Ready(None) => return Poll::Ready(self.end_of(true)),
                 Poll::Pending => match self.poll_rest(cx) {
                     Poll::Ready(Some(end)) => return Poll::Ready(end),
                     // h2 was told something.
@@ -285,40 +286,18 @@ impl Connection<'_> {
         self.phase = Phase::Ending(end);
     }
 
-    fn end_of(&self, error: Option<&h2::Error>) -> End {
-        match (self.phase, error) {
+    /// h2 has nothing more to do. `in_order` if nothing went wrong.
+    fn end_of(&self, in_order: bool) -> End {
+        match (self.phase, self.shared.watch.ended()) {
             (Phase::Ending(end), _) => end,
-            (_, Some(error)) if error.is_go_away() && error.is_library() => End::Fault(fault_of(error)),
-            (Phase::Leaving(_), None) => End::Idle,
+            (_, Some(fault)) => End::Fault(fault),
+            (Phase::Leaving(_), None) if in_order => End::Idle,
             _ => End::Gone,
         }
     }
 
     fn ticks(&self) -> u64 {
         self.shared.worker.deadlines.coarse_ticks()
-    }
-}
-
-/// What h2 has ended a connection for. Where it is about excess, only the words that it adds tell.
-fn fault_of(error: &h2::Error) -> Http2Fault {
-    match error.reason() {
-        Some(Reason::ENHANCE_YOUR_CALM) => {
-            let text = error.to_string();
-            [
-                ("continuations", Http2Fault::Continuation),
-                ("header_list", Http2Fault::HeadSize),
-                ("data_frames", Http2Fault::Data),
-                ("internal_resets", Http2Fault::ProvokedResets),
-                ("resets", Http2Fault::Resets),
-            ]
-            .into_iter()
-            .find(|(words, _)| text.contains(words))
-            .map_or(Http2Fault::Protocol, |(_, fault)| fault)
-        }
-        Some(Reason::FLOW_CONTROL_ERROR) => Http2Fault::FlowControl,
-        Some(Reason::COMPRESSION_ERROR) => Http2Fault::Compression,
-        Some(Reason::FRAME_SIZE_ERROR) => Http2Fault::FrameSize,
-        _ => Http2Fault::Protocol,
     }
 }
 

@@ -23,7 +23,7 @@ use super::outgoing::{Cut, Outgoing};
 use crate::pool::{Refusal, WorkerLane};
 use crate::proxy::Worker;
 use crate::proxy::body::{Answer, RequestBody};
-use crate::proxy::error::ProxyError;
+use crate::proxy::error::{ProxyError, Reader};
 use crate::proxy::exchange;
 use crate::proxy::fields::Fields;
 use crate::proxy::http1::framing::Framing;
@@ -83,6 +83,8 @@ pub(super) async fn serve(
     let (parts, stream) = request.into_parts();
     let responder = Responder::new(respond);
     let is_head = parts.method == Method::HEAD;
+    let of = |name| parts.headers.get(name);
+    let reader = Reader::who_sends(of(header::ACCEPT), of(header::CONTENT_TYPE));
     let mut fields = worker.spare_fields();
     let answer = match read(&connection, parts, stream, &responder, &mut fields) {
         Ok((head, body)) => {
@@ -94,7 +96,7 @@ pub(super) async fn serve(
             })
             .await
         }
-        Err(refusal) => Some(exchange::refuse(worker, refusal, &fields)),
+        Err(refusal) => Some(exchange::refuse(worker, refusal, &reader)),
     };
     // Without an answer the client has left, and all that is dropped now is cancelled.
     if let Some(answer) = answer {

@@ -23,6 +23,8 @@ pub(super) struct Watch {
     worker: &'static Worker,
     ledger: RefCell<Ledger>,
     fault: Cell<Option<Http2Fault>>,
+    /// Why h2 has ended the connection.
+    ended: Cell<Option<Http2Fault>>,
     /// The socket has not taken all that was written.
     blocked: Cell<bool>,
     /// Something was taken since that was last asked.
@@ -37,6 +39,7 @@ impl Watch {
             worker,
             ledger: RefCell::new(Ledger::new(worker.deadlines.coarse_ticks())),
             fault: Cell::new(None),
+            ended: Cell::new(None),
             blocked: Cell::new(false),
             progress: Cell::new(false),
             waker: Cell::new(None),
@@ -50,6 +53,11 @@ impl Watch {
         }
         self.waker.set(Some(cx.waker().clone()));
         Poll::Pending
+    }
+
+    /// Why h2 has ended the connection, if it was not in good order.
+    pub(super) fn ended(&self) -> Option<Http2Fault> {
+        self.ended.get()
     }
 
     /// Whether the socket takes nothing just now.
@@ -85,7 +93,7 @@ impl Watch {
 
     fn received(&self, scanner: &mut Scanner, bytes: &[u8]) {
         let now = self.worker.deadlines.coarse_ticks();
-        scanner.scan(bytes, |frame| {
+        scanner.scan(bytes, |frame, _| {
             let fault = self.ledger.borrow_mut().received(frame, now);
             self.note(fault);
         });
@@ -93,7 +101,10 @@ impl Watch {
 
     fn sent(&self, scanner: &mut Scanner, bytes: &[u8]) {
         let now = self.worker.deadlines.coarse_ticks();
-        scanner.scan(bytes, |frame| {
+        scanner.scan(bytes, |frame, payload| {
+            if let Some(fault) = frames::fault_of(frame, payload) {
+                self.ended.set(Some(fault));
+            }
             if frames::is_malformed(frame) {
                 self.worker.lane().refusals[Refusal::Http2Message as usize].bump();
             }
