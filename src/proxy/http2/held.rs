@@ -88,10 +88,17 @@ impl Drop for Piece {
 mod tests {
     use super::*;
 
+    struct Nobody;
+
+    impl std::task::Wake for Nobody {
+        fn wake(self: std::sync::Arc<Self>) {}
+    }
+
     #[test]
     fn pieces_count_until_they_are_gone() {
         let held = Held::new(10);
-        let mut cx = Context::from_waker(Waker::noop());
+        let waker = Waker::from(std::sync::Arc::new(Nobody));
+        let mut cx = Context::from_waker(&waker);
         let mut piece = held.take(Bytes::from_static(b"0123456789"));
         assert!(held.poll_room(&mut cx).is_pending() && held.poll_room(&mut cx).is_pending());
         assert_eq!(held.waiting.borrow().len(), 1);
