@@ -20,6 +20,7 @@ mod discovery_trouble;
 mod errors;
 mod forwarding;
 mod framing;
+mod grpc;
 mod hang_up;
 mod harness;
 mod hop_by_hop;
