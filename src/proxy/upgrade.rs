@@ -4,19 +4,18 @@
 //! end: a tunnel whose target or node leaves is ended in the way of WebSocket, with a Close to both sides at the end of a
 //! frame, some time for their answers, and the end of both connections. When that is, is decided in [`super::tunnels`].
 
-use std::rc::Rc;
+use std::io;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, BytesMut};
 
-use super::Worker;
-use super::http1::Client;
 use super::http1::outgoing::Outgoing;
 use super::io::Io;
 use super::tunnels::Window;
 use super::upstream::{self, Connection};
 use super::websocket::{Frames, going_away};
+use super::{Worker, http2};
 use crate::pool::TunnelEnd;
 
 /// Bytes under way in each direction.
@@ -24,11 +23,59 @@ const PIPE: usize = 16 * 1024;
 
 /// A tunnel between a client and a target.
 pub(crate) struct Tunnel<'a> {
-    pub(crate) client: &'a Rc<Client>,
-    /// The head of the 101, not yet written.
+    pub(crate) client: Side<'a>,
+    /// What the client has said already.
+    pub(crate) input: BytesMut,
+    /// The head of the 101, not yet written; nothing where it is not bytes of this connection.
     pub(crate) outgoing: Outgoing,
     pub(crate) target: Box<upstream::Tunnel>,
     pub(crate) worker: &'static Worker,
+}
+
+/// One end of a tunnel.
+#[derive(Clone, Copy)]
+pub(crate) enum Side<'a> {
+    /// A connection of its own.
+    Socket(&'a Io),
+    /// A stream of an HTTP/2 connection (RFC 8441).
+    Stream(&'a http2::TunnelStream),
+}
+
+impl Side<'_> {
+    fn poll_readable(self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Socket(io) => io.poll_readable(cx),
+            Self::Stream(stream) => stream.poll_readable(cx),
+        }
+    }
+
+    fn poll_read(self, cx: &mut Context<'_>, buffer: &mut BytesMut) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Socket(io) => io.poll_read(cx, buffer),
+            Self::Stream(stream) => stream.poll_read(cx, buffer),
+        }
+    }
+
+    fn poll_write(self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Socket(io) => io.poll_write(cx, bytes),
+            Self::Stream(stream) => stream.poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self, cx: &mut Context<'_>, outgoing: &mut Outgoing) -> Poll<io::Result<()>> {
+        match self {
+            Self::Socket(io) => outgoing.poll_flush(cx, io),
+            Self::Stream(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Socket(io) => io.poll_shutdown(cx),
+            Self::Stream(stream) => Poll::Ready(stream.end()),
+        }
+    }
 }
 
 impl Tunnel<'_> {
@@ -36,9 +83,9 @@ impl Tunnel<'_> {
     pub(crate) async fn run(mut self) {
         let upstream::Tunnel { mut connection, idle, in_flight, .. } = *self.target;
         let entered = self.worker.tunnels.enter(self.worker, in_flight.upstream());
-        let mut up = Pipe::new(self.client.take_input());
+        let mut up = Pipe::new(std::mem::take(&mut self.input));
         let mut down = Pipe::new(connection.take_input());
-        let (client, outgoing) = (&self.client.io, &mut self.outgoing);
+        let (client, outgoing) = (self.client, &mut self.outgoing);
         connection.deadline.set(idle);
         let why = std::future::poll_fn(|cx| {
             let moved = poll_both(cx, client, outgoing, &connection, &mut up, &mut down);
@@ -56,7 +103,7 @@ impl Tunnel<'_> {
         let why = match why {
             Over::Already(why) => why,
             Over::Soon(window) => {
-                let target = &connection.io;
+                let target = Side::Socket(&connection.io);
                 let mask = (self.worker.random.next() as u32).to_ne_bytes();
                 let both = [
                     Farewell {
@@ -98,18 +145,18 @@ enum Moved {
 /// Moves what can be moved now.
 fn poll_both(
     cx: &mut Context<'_>,
-    client: &Io,
+    client: Side<'_>,
     outgoing: &mut Outgoing,
     connection: &Connection,
     up: &mut Pipe,
     down: &mut Pipe,
 ) -> Moved {
-    match outgoing.poll_flush(cx, client) {
+    match client.poll_flush(cx, outgoing) {
         Poll::Ready(Ok(())) => {}
         Poll::Ready(Err(_)) => return Moved::Over(TunnelEnd::Broken),
         Poll::Pending => return Moved::Nothing,
     }
-    let target = &connection.io;
+    let target = Side::Socket(&connection.io);
     let (Ok(one), Ok(other)) = (up.poll(cx, client, target), down.poll(cx, target, client)) else {
         return Moved::Over(TunnelEnd::Broken);
     };
@@ -124,13 +171,13 @@ async fn say_goodbye(
     connection: &Connection,
     window: Window,
     outgoing: &mut Outgoing,
-    client: &Io,
+    client: Side<'_>,
     mut both: [Farewell<'_>; 2],
 ) {
     // A drain without any length leaves no time, but what fits into the socket goes out.
     connection.deadline.set(window.goodbye.max(LEAST_GOODBYE));
     std::future::poll_fn(|cx| {
-        if matches!(outgoing.poll_flush(cx, client), Poll::Ready(Ok(()))) {
+        if matches!(client.poll_flush(cx, outgoing), Poll::Ready(Ok(()))) {
             let done = both.each_mut().map(|farewell| farewell.poll(cx).is_ready());
             if done == [true, true] {
                 return Poll::Ready(());
@@ -174,7 +221,7 @@ impl Pipe {
     }
 
     /// Moves what can be moved now; whether that was anything.
-    fn poll(&mut self, cx: &mut Context<'_>, from: &Io, to: &Io) -> Result<bool, Broken> {
+    fn poll(&mut self, cx: &mut Context<'_>, from: Side<'_>, to: Side<'_>) -> Result<bool, Broken> {
         let mut moved = false;
         loop {
             while !self.buffer.is_empty() {
@@ -200,7 +247,7 @@ impl Pipe {
     }
 
     /// Writes some of the first `count` bytes that are there.
-    fn poll_write(&mut self, cx: &mut Context<'_>, to: &Io, count: usize) -> Poll<Result<(), Broken>> {
+    fn poll_write(&mut self, cx: &mut Context<'_>, to: Side<'_>, count: usize) -> Poll<Result<(), Broken>> {
         match ready!(to.poll_write(cx, &self.buffer[..count])) {
             Ok(written) => {
                 self.frames.pass(&self.buffer[..written]);
@@ -212,7 +259,7 @@ impl Pipe {
     }
 
     /// Reads into the buffer, which is empty, or notes the end. A silent tunnel holds no buffer.
-    fn poll_read(&mut self, cx: &mut Context<'_>, from: &Io) -> Poll<Result<(), Broken>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>, from: Side<'_>) -> Poll<Result<(), Broken>> {
         match from.poll_readable(cx) {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Err(Broken)),
@@ -234,8 +281,8 @@ impl Pipe {
 /// One direction on its way to the end.
 struct Farewell<'a> {
     pipe: Pipe,
-    from: &'a Io,
-    to: &'a Io,
+    from: Side<'a>,
+    to: Side<'a>,
     step: Step,
     /// The Close frame, or what is left of it.
     word: Vec<u8>,

@@ -1,8 +1,12 @@
 //! HTTP/2 with clients: what comes as HTTP/2 is for the target a request like any other, and its answer is for the client.
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use h2::Reason;
-use http::{HeaderMap, HeaderValue};
+use h2::ext::Protocol;
+use http::{HeaderMap, HeaderValue, Request};
 
 use crate::support::http2::{Http2, answer, asking, get};
 use crate::support::message::Framing;
@@ -314,4 +318,84 @@ async fn it_is_spoken_over_tls_too() {
     stream.send_data(Bytes::from(large.clone()), true).unwrap();
     assert_eq!(within("an answer", response).await.unwrap().status(), 200);
     assert!(origin.last().body == large);
+}
+
+/// The handshake of a target that speaks WebSocket, and then an echo of what it is sent.
+async fn echo() -> Origin {
+    Origin::raw(async |mut conn| {
+        let Some(request) = conn.request().await else { return };
+        let key = request.fields.get("sec-websocket-key").unwrap_or_default();
+        let sum = digest(
+            &SHA1_FOR_LEGACY_USE_ONLY,
+            format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11").as_bytes(),
+        );
+        let accept = if request.target == "/wrong" { "x".to_owned() } else { BASE64_STANDARD.encode(sum) };
+        if request.target == "/none" {
+            conn.send(Reply::ok("no").bytes("GET")).await;
+            return;
+        }
+        let head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: chat\r\n\r\n"
+        );
+        conn.send(head).await;
+        while let Ok(bytes) = conn.some_patiently().await {
+            conn.send(bytes).await;
+        }
+    })
+    .await
+}
+
+/// An extended CONNECT.
+fn websocket(path: &str) -> Request<()> {
+    let mut request = Request::builder().method("CONNECT").uri(format!("http://shop.test{path}"));
+    for (name, value) in [("sec-websocket-version", "13"), ("sec-websocket-protocol", "chat")] {
+        request = request.header(name, value);
+    }
+    request.extension(Protocol::from_static("websocket")).body(()).unwrap()
+}
+
+#[tokio::test]
+async fn a_websocket_on_a_stream_is_an_upgrade_for_the_target() {
+    let origin = echo().await;
+    let edge = Edge::before(&origin).start().await;
+    let mut client = Http2::connect(&edge).await;
+    eventually("the edge to say that it can", async || client.send.is_extended_connect_protocol_enabled())
+        .await;
+    let (response, mut stream) = client.begin(websocket("/chat"), false).await;
+    let response = within("an answer", response).await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+    assert!(
+        !response.headers().contains_key("sec-websocket-accept")
+            && !response.headers().contains_key("upgrade")
+    );
+    let request = origin.last();
+    assert_eq!((request.method.as_str(), request.fields.get("upgrade")), ("GET", Some("websocket")));
+    assert_eq!(request.fields.get("host"), Some("shop.test"));
+    let mut body = response.into_body();
+    for word in ["hello", "again"] {
+        stream.send_data(Bytes::from(word), false).unwrap();
+        assert_eq!(within("an echo", body.data()).await.unwrap().unwrap(), word);
+        body.flow_control().release_capacity(word.len()).unwrap();
+    }
+    edge.counts("selvedge_tunnels_open", 1).await;
+    stream.send_data(Bytes::new(), true).unwrap();
+    assert!(within("the end", body.data()).await.is_none_or(|data| data.is_ok_and(|data| data.is_empty())));
+    edge.counts("selvedge_tunnels_open", 0).await;
+    edge.counts("selvedge_http2_streams_open", 0).await;
+}
+
+#[tokio::test]
+async fn a_websocket_that_a_target_did_not_agree_to_is_none() {
+    let origin = echo().await;
+    let edge = Edge::before(&origin).start().await;
+    let mut client = Http2::connect(&edge).await;
+    eventually("the edge to say that it can", async || client.send.is_extended_connect_protocol_enabled())
+        .await;
+    for path in ["/wrong", "/none"] {
+        let (response, _stream) = client.begin(websocket(path), false).await;
+        assert_eq!(within("an answer", response).await.unwrap().status(), 502, "{path}");
+    }
+    edge.counts("selvedge_tunnels_open", 0).await;
 }

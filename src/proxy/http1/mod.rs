@@ -36,6 +36,7 @@ use super::http2::Begun;
 use super::inform::Inform;
 use super::io::Io;
 use super::listener::Listening;
+use super::upgrade::Side;
 use super::{Worker, upgrade};
 use crate::config;
 use crate::pool::Refusal;
@@ -160,7 +161,8 @@ impl Connection {
             encode::answer(self.outgoing.buffer(), answer.status, &answer.headers, Framing::None, after);
             self.worker.keep_fields(std::mem::take(&mut answer.headers));
             let tunnel = upgrade::Tunnel {
-                client: &self.client,
+                client: Side::Socket(&self.client.io),
+                input: self.client.take_input(),
                 outgoing: std::mem::take(&mut self.outgoing),
                 target,
                 worker: self.worker,

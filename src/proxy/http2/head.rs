@@ -37,7 +37,8 @@ pub(super) fn read(
     fields: &mut Fields,
 ) -> Result<Request, Refusal> {
     check_size(&request, limits)?;
-    if request.method == Method::CONNECT || request.method == Method::TRACE {
+    let websocket = asks_for_websocket(&request);
+    if (request.method == Method::CONNECT && !websocket) || request.method == Method::TRACE {
         return Err(Refusal::Method);
     }
     let path = path(&request)?;
@@ -47,6 +48,9 @@ pub(super) fn read(
     join(std::mem::take(&mut seen.crumbs), fields)?;
     host(authority, fields)?;
     let framing = match (bodiless, seen.length) {
+        // What follows is no body, and what would be one is no tunnel.
+        (false, None) if websocket => Framing::None,
+        _ if websocket => return Err(Refusal::Http2Message),
         (true, None) => Framing::None,
         // Trailers need chunks.
         (_, Some(length)) if bodiless || !fields.contains(header::TRAILER) => Framing::Length(length),
@@ -59,15 +63,22 @@ pub(super) fn read(
     };
     let head = Head {
         version: Version::HTTP_2,
-        method: request.method,
+        method: if websocket { Method::GET } else { request.method },
         path,
         accepts_trailers: seen.accepts_trailers,
         claims_origin: seen.claims_origin,
         expect_continue,
-        websocket: false,
+        websocket,
         headers: std::mem::take(fields),
     };
     Ok(Request { head, framing })
+}
+
+/// Whether this opens a WebSocket on its stream (RFC 8441 §5), which in HTTP/1 is a GET.
+fn asks_for_websocket(request: &Parts) -> bool {
+    let protocol = request.extensions.get::<h2::ext::Protocol>();
+    request.method == Method::CONNECT
+        && protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
 }
 
 /// What one pass over the fields finds beside those that are end to end.

@@ -11,6 +11,7 @@ mod held;
 mod incoming;
 mod outgoing;
 mod stream;
+mod tunnel;
 mod wire;
 
 use std::future::Future as _;
@@ -26,6 +27,7 @@ use self::head::CRUMBS_MAX;
 use self::held::{Held, Piece};
 pub(crate) use self::incoming::Incoming;
 pub(crate) use self::stream::Responder;
+pub(crate) use self::tunnel::TunnelStream;
 use self::wire::{Watch, Wire};
 use super::Worker;
 use super::deadline::Deadline;
@@ -136,6 +138,7 @@ async fn shake_hands(
         .max_pending_accept_reset_streams(UNSEEN_RESETS)
         // Counted over the life of a connection: the watch counts over time.
         .max_local_error_reset_streams(None)
+        .enable_connect_protocol()
         .data_frame_budget(bounds.connection_window as usize)
         .handshake(wire);
     let mut handshake = pin!(handshake);

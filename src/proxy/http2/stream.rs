@@ -20,9 +20,10 @@ use super::head;
 use super::held::Piece;
 use super::incoming::{Incoming, Progress};
 use super::outgoing::{Cut, Outgoing};
+use super::tunnel::{self, Handshake};
 use crate::pool::{Refusal, WorkerLane};
 use crate::proxy::Worker;
-use crate::proxy::body::{Answer, RequestBody};
+use crate::proxy::body::{Answer, Body, RequestBody};
 use crate::proxy::error::{ProxyError, Reader};
 use crate::proxy::exchange;
 use crate::proxy::fields::Fields;
@@ -48,7 +49,7 @@ impl Responder {
     }
 
     /// Sends an answer's head; with `end`, that is all of it.
-    fn answer(&self, response: Response<()>, end: bool) -> Result<SendStream<Piece>, h2::Error> {
+    pub(super) fn answer(&self, response: Response<()>, end: bool) -> Result<SendStream<Piece>, h2::Error> {
         self.0.borrow_mut().send_response(response, end)
     }
 
@@ -62,7 +63,7 @@ impl Responder {
     }
 }
 
-fn map_of(headers: &Fields) -> HeaderMap {
+pub(super) fn map_of(headers: &Fields) -> HeaderMap {
     let mut map = HeaderMap::with_capacity(headers.capacity().min(64));
     for (name, value) in headers.iter() {
         map.append(name.clone(), value.clone());
@@ -81,13 +82,16 @@ pub(super) async fn serve(
     worker.lane().http2.requests.bump();
     let _open = Open::count(worker);
     let (parts, stream) = request.into_parts();
+    let mut stream = Some(stream);
     let responder = Responder::new(respond);
     let is_head = parts.method == Method::HEAD;
     let of = |name| parts.headers.get(name);
     let reader = Reader::who_sends(of(header::ACCEPT), of(header::CONTENT_TYPE));
     let mut fields = worker.spare_fields();
-    let answer = match read(&connection, parts, stream, &responder, &mut fields) {
-        Ok((head, body)) => {
+    let mut asked = None;
+    let answer = match read(&connection, parts, &mut stream, &responder, &mut fields) {
+        Ok((mut head, body)) => {
+            asked = head.websocket.then(|| Handshake::ask(&worker.random, &mut head.headers));
             let inform = Inform::Http2(&responder);
             let mut exchange = pin!(exchange::exchange(worker, &connection.peer, &inform, head, body));
             std::future::poll_fn(|cx| match exchange.as_mut().poll(cx) {
@@ -99,29 +103,42 @@ pub(super) async fn serve(
         Err(refusal) => Some(exchange::refuse(worker, refusal, &reader)),
     };
     // Without an answer the client has left, and all that is dropped now is cancelled.
-    if let Some(answer) = answer {
-        send(&connection, &responder, answer, is_head).await;
+    let Some(mut answer) = answer else { return };
+    if let Some(asked) = asked
+        && answer.status.as_u16() < 300
+    {
+        if let Body::Tunnel(_) = answer.body
+            && asked.is_agreed(&mut answer.headers)
+        {
+            return tunnel::run(&connection, &responder, stream, answer).await;
+        }
+        // What is not a tunnel may not look like one.
+        tracing::debug!("the target did not agree to a WebSocket");
+        answer.status = StatusCode::BAD_GATEWAY;
+        answer.body = Body::Empty;
     }
+    send(&connection, &responder, answer, is_head).await;
 }
 
 /// The request as the exchange wants it.
 fn read(
     connection: &Shared,
     parts: Parts,
-    stream: RecvStream,
+    stream: &mut Option<RecvStream>,
     responder: &Rc<Responder>,
     fields: &mut Fields,
 ) -> Result<(crate::proxy::request::Head, RequestBody), Refusal> {
     let listener = &connection.listener;
+    let bodiless = stream.as_ref().is_none_or(RecvStream::is_end_stream);
     let limits = Limits { max_head: listener.max_head, max_fields: listener.max_fields };
-    let head::Request { head, framing } = head::read(parts, stream.is_end_stream(), limits, fields)?;
+    let head::Request { head, framing } = head::read(parts, bodiless, limits, fields)?;
     let allowance = listener.max_body.unwrap_or(u64::MAX);
     if matches!(framing, Framing::Length(length) if length > allowance) {
         return Err(Refusal::BodyTooLarge);
     }
-    if framing == Framing::None {
-        return Ok((head, RequestBody::None));
-    }
+    // A tunnel reads its stream by itself.
+    let body = if framing == Framing::None { None } else { stream.take() };
+    let Some(stream) = body else { return Ok((head, RequestBody::None)) };
     let incoming = Incoming {
         stream,
         responder: responder.clone(),
