@@ -51,7 +51,7 @@ defaults
     timeout check 2s
 frontend web
     bind {listen} backlog 4096
-    bind {listen_tls} backlog 4096 ssl crt {both} curves X25519
+    bind {listen_tls} backlog 4096 ssl crt {both} curves X25519 alpn h2,http/1.1
     default_backend bench
 backend bench
     balance roundrobin

@@ -1,5 +1,5 @@
-//! Load: wrk with one thread (or `handshakes`, where each request needs one), and what it and the kernel say of a proxy under
-//! it.
+//! Load: wrk with one thread (or `handshakes`, where each request needs one, or h2load for HTTP/2), and what it and the kernel
+//! say of a proxy under it.
 //!
 //! The requests, one for each cookie, are formatted once before the load starts; the script only hands them out in
 //! turn. Reading cookies from answers inside wrk would cost more than the proxies do. All proxies get the same
@@ -21,6 +21,8 @@ pub(crate) struct Load {
     arguments: Vec<String>,
     core: Option<usize>,
     log: PathBuf,
+    /// Where h2load writes each request's time.
+    times: Option<PathBuf>,
 }
 
 /// What wrk counted.
@@ -50,7 +52,10 @@ impl Load {
             let program =
                 std::env::current_exe().map_err(|error| format!("cannot find this program: {error}"))?;
             let arguments = handshakes::arguments(proxy.tls, folder, scenario == Scenario::TlsResumed);
-            return Ok(Self { program, arguments, core, log });
+            return Ok(Self { program, arguments, core, log, times: None });
+        }
+        if scenario == Scenario::TlsH2 {
+            return Self::over_http2(proxy, cookies, core, folder, log);
         }
         let connections = if matches!(scenario, Scenario::Get1m | Scenario::TlsGet1m) { 16 } else { 64 };
         let url = match scenario {
@@ -65,15 +70,43 @@ impl Load {
             file.display().to_string(),
             url,
         ];
-        Ok(Self { program: wrk.into(), arguments, core, log })
+        Ok(Self { program: wrk.into(), arguments, core, log, times: None })
+    }
+
+    /// h2load: it sends the same fields with every request, so all requests are of one session.
+    fn over_http2(
+        proxy: &Running,
+        cookies: &[String],
+        core: Option<usize>,
+        folder: &Path,
+        log: PathBuf,
+    ) -> Result<Self> {
+        let missing = || "tls-h2: h2load not found; `apt-get install nghttp2-client`".to_owned();
+        let program = process::find_program(Path::new("h2load")).ok_or_else(missing)?;
+        let times = folder.join("h2load.times");
+        let mut arguments: Vec<String> =
+            ["--threads=1", "--clients=8", "--max-concurrent-streams=32"].map(str::to_owned).into();
+        arguments.push(format!("--log-file={}", times.display()));
+        if let Some(cookie) = cookies.first() {
+            arguments.push(format!("--header=cookie: {cookie}"));
+        }
+        arguments.push(format!("https://{}/1k", proxy.tls));
+        Ok(Self { program, arguments, core, log, times: Some(times) })
     }
 
     /// Runs it for `length`.
     pub(crate) fn run(&self, length: Duration) -> Result<Counts> {
+        if let Some(times) = &self.times {
+            // It is added to otherwise.
+            let _ = fs::remove_file(times);
+        }
         let mut arguments = self.arguments.clone();
         arguments.push(format!("--duration={}s", length.as_secs()));
         let load = Process::spawn("load", &self.program, &arguments, self.core, self.log.clone())?;
         let output = load.output(length + Duration::from_secs(30))?;
+        if let Some(times) = &self.times {
+            return Counts::of_h2load(times, length);
+        }
         Counts::parse(&output).ok_or_else(|| format!("the load's answer is not understood:\n{output}"))
     }
 
@@ -115,6 +148,27 @@ impl Counts {
             line.split(' ').map(str::parse).collect::<std::result::Result<_, _>>().ok()?;
         let [requests, microseconds, p50_us, p99_us, errors] = numbers[..] else { return None };
         Some(Self { requests, seconds: microseconds / 1e6, p50_us, p99_us, errors: errors as u64 })
+    }
+
+    /// h2load's file: a line for each request with its start, status and time in microseconds.
+    fn of_h2load(file: &Path, length: Duration) -> Result<Self> {
+        let text = fs::read_to_string(file).map_err(|error| format!("h2load left no times: {error}"))?;
+        let rows = text.lines().filter_map(|line| {
+            let mut columns = line.split('\t').skip(1);
+            Some((columns.next()?.parse::<u16>().ok()?, columns.next()?.parse::<u64>().ok()?))
+        });
+        let (good, bad): (Vec<_>, Vec<_>) = rows.partition(|(status, _)| *status == 200);
+        let mut times: Vec<u64> = good.into_iter().map(|(_, time)| time).collect();
+        times.sort_unstable();
+        let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or(0) as f64;
+        let requests = times.len() as f64;
+        Ok(Self {
+            requests,
+            seconds: length.as_secs_f64(),
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            errors: bad.len() as u64,
+        })
     }
 }
 

@@ -101,6 +101,9 @@ enum Scenario {
     /// A resumed TLS 1.3 handshake for each 1 KiB answer, 16 at a time.
     #[value(name = "tls-resumed")]
     TlsResumed,
+    /// 1 KiB answers over HTTP/2 and TLS, 8 connections with 32 streams each, all of one session.
+    #[value(name = "tls-h2")]
+    TlsH2,
     /// 4000 connections, one request on each, all at once, then idle.
     #[value(name = "idle")]
     Idle,

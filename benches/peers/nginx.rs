@@ -59,7 +59,7 @@ http {{
     }}
     server {{
         listen {listen} backlog=4096;
-        listen {listen_tls} ssl backlog=4096;
+        listen {listen_tls} ssl http2 backlog=4096;
         ssl_certificate {chain};
         ssl_certificate_key {key};
         ssl_protocols TLSv1.2 TLSv1.3;

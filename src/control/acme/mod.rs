@@ -165,11 +165,22 @@ impl Certificates {
     }
 
     /// The first certificate that `is_it`.
-    fn find(&self, is_it: impl Fn(&Progress) -> bool) -> Option<(Box<str>, Vec<Box<str>>, Option<Obtained>)> {
+    fn find(&self, is_it: impl Fn(&Progress) -> bool) -> Option<Found> {
         let list = self.list.borrow();
         let (first, progress) = list.iter().find(|(_, progress)| is_it(progress))?;
-        Some((first.clone(), progress.names.clone(), progress.obtained.clone()))
+        Some(Found {
+            first: first.clone(),
+            names: progress.names.clone(),
+            obtained: progress.obtained.clone(),
+        })
     }
+}
+
+/// A certificate that something is to be done about.
+struct Found {
+    first: Box<str>,
+    names: Vec<Box<str>>,
+    obtained: Option<Obtained>,
 }
 
 /// Obtains and renews for as long as it is polled.
@@ -181,7 +192,9 @@ pub async fn run(control: Rc<Control>) {
         certificates.follow(running.config.acme.as_ref(), running.generation, managed);
         let Some(acme) = running.config.acme.clone() else { continue };
         let now = SystemTime::now();
-        if let Some((first, names, old)) = certificates.find(|progress| progress.is_due(now)) {
+        if let Some(Found { first, names, obtained: old }) =
+            certificates.find(|progress| progress.is_due(now))
+        {
             let trying = obtain(&acme, &names, old.as_ref(), managed);
             let tried = tokio::time::timeout(DEADLINE, trying).await;
             let tried = tried
@@ -201,7 +214,7 @@ pub async fn run(control: Rc<Control>) {
                     certificates.change(&first, |progress| progress.fail(problem, acme.retry, now));
                 }
             }
-        } else if let Some((first, _, Some(obtained))) =
+        } else if let Some(Found { first, obtained: Some(obtained), .. }) =
             certificates.find(|progress| progress.ask_at.is_some_and(|at| at <= now))
         {
             let asked = tokio::time::timeout(QUESTION, suggestion(&acme, &obtained)).await;
