@@ -22,8 +22,8 @@ pub struct Conduct {
     /// First-byte deadlines that passed while the target answered nothing at all, since it last answered.
     silences: AtomicU32,
     suspended: AtomicBool,
-    /// When the target last answered, in milliseconds since `epoch`.
-    answered_ms: AtomicU64,
+    /// When the target last answered, in nanoseconds since `epoch`: a request may follow an answer within a millisecond.
+    answered_ns: AtomicU64,
     /// Moving average of the time to the first byte: microseconds as `f32` bits in the upper half, milliseconds since `epoch`
     /// of its last change in the lower half.
     latency: AtomicU64,
@@ -39,7 +39,7 @@ impl Default for Conduct {
             limit: AtomicU32::new(u32::MAX),
             silences: AtomicU32::new(0),
             suspended: AtomicBool::new(false),
-            answered_ms: AtomicU64::new(0),
+            answered_ns: AtomicU64::new(0),
             latency: AtomicU64::new(0),
             epoch: Instant::now(),
         }
@@ -89,7 +89,7 @@ impl Conduct {
     /// else has heard from it in that time either.
     pub fn time_out(&self, sent: Instant) -> bool {
         let failed = self.break_off(Failure::FirstByteTimeout);
-        let silent = self.answered_ms.load(Relaxed) < self.ms(sent);
+        let silent = self.answered_ns.load(Relaxed) < self.ns(sent);
         if !silent || self.limit.load(Relaxed) == u32::MAX {
             return failed;
         }
@@ -98,7 +98,7 @@ impl Conduct {
     }
 
     fn answer(&self, now: Instant) {
-        self.answered_ms.store(self.ms(now), Relaxed);
+        self.answered_ns.store(self.ns(now), Relaxed);
         if self.silences.load(Relaxed) != 0 {
             self.silences.store(0, Relaxed);
         }
@@ -131,7 +131,7 @@ impl Conduct {
 
     /// How long the target has not answered anything.
     pub fn silent_for(&self, now: Instant) -> Duration {
-        Duration::from_millis(self.ms(now).saturating_sub(self.answered_ms.load(Relaxed)))
+        Duration::from_nanos(self.ns(now).saturating_sub(self.answered_ns.load(Relaxed)))
     }
 
     /// Begins anew with this many failures in a row as the limit, and ends a suspension.
@@ -150,7 +150,7 @@ impl Conduct {
 
     /// An answer's first byte took `took`. A slower one than the average counts in full at once, a faster one by and by.
     pub fn observe_latency(&self, now: Instant, took: Duration) {
-        let (now_ms, took) = (self.ms(now) as u32, took.as_micros() as f32);
+        let (now_ms, took) = ((self.ns(now) / 1_000_000) as u32, took.as_micros() as f32);
         let (average, at_ms) = unpack(self.latency.load(Relaxed));
         let average = if took >= average {
             took
@@ -167,8 +167,8 @@ impl Conduct {
         unpack(self.latency.load(Relaxed)).0
     }
 
-    fn ms(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_millis() as u64
+    fn ns(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.epoch).as_nanos() as u64
     }
 }
 
@@ -206,6 +206,10 @@ mod tests {
         assert!(!conduct.time_out(sent), "others were answered since");
         assert!(conduct.time_out(sent + Duration::from_secs(1)));
         assert_eq!(conduct.silences(), 1);
+        // A client may ask again as soon as it has its answer.
+        conduct.pardon(5);
+        conduct.succeed(sent + Duration::from_micros(900));
+        assert!(conduct.time_out(sent + Duration::from_micros(950)));
     }
 
     #[test]
