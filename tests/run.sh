@@ -12,13 +12,10 @@ command -v cc >/dev/null || missing+=(gcc libc6-dev)
 command -v make >/dev/null || missing+=(make)
 command -v curl >/dev/null || missing+=(curl)
 command -v openssl >/dev/null || missing+=(openssl)
-<<<<<<< HEAD
 # An authority that gives certificates by ACME.
 command -v pebble >/dev/null || missing+=(pebble)
-=======
 # Other clients of HTTP/2.
 command -v h2load >/dev/null || missing+=(nghttp2-client)
->>>>>>> 1b63d0d (Test HTTP/2 from outside, and count why h2 ends a connection)
 # Other DNS servers, whose answers the tests compare with ours.
 PATH=$PATH:/usr/sbin
 command -v knotd >/dev/null || missing+=(knot)

@@ -210,6 +210,35 @@ async fn a_gray_zone_is_taken_out_alone_and_returns_by_itself() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_zone_that_fails_now_and_then_is_out_within_ten_seconds() {
+    let origins = shop().await;
+    let edge = setup(&origins).pool("stickiness.mode = \"off\"").start().await;
+    status(&edge, "healthy", 6).await;
+    let stop = Gate::closed();
+    // 500 requests a second.
+    let clients = (0..10).map(|_| {
+        let (mut client, stop) = (Client::of(&edge), stop.clone());
+        async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(20));
+            while !stop.is_open() {
+                pace.tick().await;
+                client.get("/").await;
+            }
+        }
+    });
+    let clients = tokio::spawn(all(clients.collect::<Vec<_>>()));
+    eventually("traffic", async || origins.iter().all(|(_, origin, _)| origin.count() > 50)).await;
+    let begun = Instant::now();
+    origins[2].2.fail(30);
+    origins[3].2.fail(30);
+    edge.counts("selvedge_zone_out{zone=\"az-b\"}", 1).await;
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(edge.metric("selvedge_zone_out").await, 1, "that one alone");
+    stop.open();
+    clients.await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_ejected_target_is_on_trial_when_it_returns() {
     let origins = shop().await;
     let rules = "stickiness.mode = \"off\"\noutlier.ejection = \"500ms\"\noutlier.max_ejection = \"500ms\"";

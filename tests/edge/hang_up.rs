@@ -99,17 +99,7 @@ async fn leaving_in_the_middle_of_a_body_never_completes_it() {
 #[tokio::test]
 async fn leaving_the_queue_makes_room_in_it() {
     let gate = Gate::closed();
-    let at_origin = gate.clone();
-    let origin = Origin::raw(move |mut conn| {
-        let gate = at_origin.clone();
-        async move {
-            while conn.request().await.is_some() {
-                gate.pass().await;
-                conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-            }
-        }
-    })
-    .await;
+    let origin = Origin::holding(&gate, "ok").await;
     let edge = Edge::without_pool()
         .target_with(&origin, ONE_PLACE)
         .pool("queue.length = 1\nqueue.timeout = \"10s\"")

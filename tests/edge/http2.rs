@@ -211,17 +211,7 @@ async fn an_answer_that_comes_before_the_body_ends_takes_the_rest_of_it_off_the_
 #[tokio::test]
 async fn a_stop_lets_what_is_under_way_end_and_takes_nothing_more() {
     let gate = Gate::closed();
-    let at_origin = gate.clone();
-    let origin = Origin::raw(move |mut conn| {
-        let gate = at_origin.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                gate.pass().await;
-                conn.send(Reply::ok("finished").bytes(&request.method)).await;
-            }
-        }
-    })
-    .await;
+    let origin = Origin::holding(&gate, "finished").await;
     let mut edge = Edge::before(&origin).start().await;
     let mut idle = Http2::connect(&edge).await;
     let mut client = Http2::connect(&edge).await;

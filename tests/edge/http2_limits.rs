@@ -181,6 +181,53 @@ async fn a_reader_that_opens_its_windows_by_single_bytes_is_sent_away() {
     eventually("the target's connection to be closed", async || origin.open() == 0).await;
 }
 
+/// The 99th percentile of one client's waits at 200 requests a second.
+async fn p99(edge: &Edge, requests: usize) -> Duration {
+    let (mut client, mut waits) = (Client::of(edge), Vec::new());
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    for _ in 0..requests {
+        pace.tick().await;
+        let begun = Instant::now();
+        assert_eq!(client.get("/").await.status, 200);
+        waits.push(begun.elapsed());
+    }
+    waits.sort_unstable();
+    waits[requests * 99 / 100]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn offenders_who_come_back_again_and_again_delay_nobody_much() {
+    let origin = Origin::named("a").await;
+    let edge = Edge::before(&origin).start().await;
+    let requests = if soak() { 4000 } else { 400 };
+    let alone = p99(&edge, requests).await;
+    let (web, stop) = (edge.web, std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)));
+    let offender = tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            let mut times = 0;
+            while !stop.load(std::sync::atomic::Ordering::SeqCst) {
+                let mut frames = Frames::to(web, &[]).await;
+                let reset = 8u32.to_be_bytes();
+                let flood = |at| {
+                    let begin = frame(HEADERS, END_HEADERS | END_STREAM, stream(at), GET);
+                    [begin, frame(RST_STREAM, 0, stream(at), &reset)].concat()
+                };
+                frames.flood(100_000, flood).await;
+                times += 1;
+            }
+            times
+        }
+    });
+    let beside = p99(&edge, requests).await;
+    stop.store(true, std::sync::atomic::Ordering::SeqCst);
+    let times = offender.await.unwrap();
+    eprintln!("p99 alone {alone:?}, beside an offender who was sent away {times} times {beside:?}");
+    assert!(times > 1, "it was sent away {times} times");
+    // The machine of a test is shared: far more than twice as long would be felt anywhere.
+    assert!(beside < 4 * alone + Duration::from_millis(20), "{beside:?} instead of {alone:?}");
+}
+
 #[tokio::test]
 async fn a_busy_client_may_do_all_of_this_now_and_then() {
     let origin = Origin::named("a").await;

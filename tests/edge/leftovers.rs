@@ -119,17 +119,7 @@ async fn a_body_that_a_head_may_not_have_is_nobodys_answer() {
 #[tokio::test]
 async fn places_freed_in_one_moment_are_given_to_as_many_who_wait() {
     let slow = Gate::closed();
-    let at_origin = slow.clone();
-    let held = Origin::raw(move |mut conn| {
-        let gate = at_origin.clone();
-        async move {
-            while conn.request().await.is_some() {
-                gate.pass().await;
-                conn.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone").await;
-            }
-        }
-    })
-    .await;
+    let held = Origin::holding(&slow, "done").await;
     let edge = Edge::before_all(&[])
         .target_with(&held, "max_connections = 2")
         .pool("queue.timeout = \"10s\"")

@@ -151,17 +151,7 @@ async fn a_large_answer_head_passes() {
 async fn idle_connections_to_a_target_are_kept_up_to_a_bound() {
     for (kept, bound) in [("keep_alive.connections = 5", 5), ("keep_alive.connections = 0", 0)] {
         let gate = Gate::closed();
-        let at_origin = gate.clone();
-        let origin = Origin::raw(move |mut conn| {
-            let gate = at_origin.clone();
-            async move {
-                while conn.request().await.is_some() {
-                    gate.pass().await;
-                    conn.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
-                }
-            }
-        })
-        .await;
+        let origin = Origin::holding(&gate, "ok").await;
         let edge = Edge::before(&origin).pool(kept).start().await;
         let mut clients = Vec::new();
         for _ in 0..20 {

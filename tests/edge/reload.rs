@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Client, Edge, Gate, Origin, Raw, Reply, Response, eventually, still_waiting_after};
+use crate::support::{Client, Edge, Gate, Origin, Raw, Response, eventually, still_waiting_after};
 
 /// A configuration that answers with `answer`, and more lines before it.
 fn answering(answer: &str, top: &str) -> String {
@@ -244,17 +244,7 @@ async fn a_dry_run_changes_nothing_and_judges_the_text_it_is_given() {
 #[tokio::test]
 async fn a_node_that_stops_takes_no_other_configuration() {
     let gate = Gate::closed();
-    let at_origin = gate.clone();
-    let origin = Origin::raw(move |mut conn| {
-        let gate = at_origin.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                gate.pass().await;
-                conn.send(Reply::ok("finished").bytes(&request.method)).await;
-            }
-        }
-    })
-    .await;
+    let origin = Origin::holding(&gate, "finished").await;
     let mut edge = Edge::before(&origin).start().await;
     let mut raw = Raw::connect(&edge).await;
     raw.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;

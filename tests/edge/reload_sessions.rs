@@ -146,17 +146,7 @@ async fn tunnels_live_on_even_when_their_route_and_pool_are_gone() {
 #[tokio::test]
 async fn a_request_in_flight_ends_as_it_began() {
     let gate = Gate::closed();
-    let at_origin = gate.clone();
-    let origin = Origin::raw(move |mut conn| {
-        let gate = at_origin.clone();
-        async move {
-            while let Some(request) = conn.request().await {
-                gate.pass().await;
-                conn.send(Reply::ok("finished").bytes(&request.method)).await;
-            }
-        }
-    })
-    .await;
+    let origin = Origin::holding(&gate, "finished").await;
     let edge = before(&[&origin]).start().await;
     let mut raw = Raw::connect(&edge).await;
     raw.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;

@@ -78,6 +78,18 @@ async fn versions_below_the_least_are_refused_and_counted() {
 }
 
 #[tokio::test]
+async fn the_order_of_ciphers_is_ours() {
+    let ca = Authority::new("ca");
+    let origin = Origin::start().await;
+    let edge = tls_before(&origin, &ca.issue("shop", &["shop.test"]).listener()).start().await;
+    let (weaker, stronger) = ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384");
+    for order in [format!("{weaker}:{stronger}"), format!("{stronger}:{weaker}")] {
+        let text = s_client(edge.web, &["-tls1_2", "-cipher", &order], "Q\n").await;
+        assert!(text.contains(&format!("Cipher is {stronger}")), "{order}: {text}");
+    }
+}
+
+#[tokio::test]
 async fn a_protocol_that_is_not_offered_is_refused_and_the_preferred_one_is_agreed_on() {
     let ca = Authority::new("ca");
     let origin = Origin::start().await;

@@ -1,5 +1,7 @@
 //! HTTP/2 from a client's side: `h2` for what is in order, and frames by hand for what is not.
 
+use std::net::SocketAddr;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -183,7 +185,12 @@ pub struct Frames {
 impl Frames {
     /// After the preface and these settings.
     pub async fn connect(edge: &Edge, settings: &[(u16, u32)]) -> Self {
-        let mut wire = Wire::connect(edge.web, None).await.unwrap();
+        Self::to(edge.web, settings).await
+    }
+
+    /// The same at any address.
+    pub async fn to(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
+        let mut wire = Wire::connect(address, None).await.unwrap();
         let mut payload = Vec::new();
         for (id, value) in settings {
             payload.extend_from_slice(&id.to_be_bytes());

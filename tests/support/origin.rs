@@ -109,6 +109,21 @@ impl Origin {
         .await
     }
 
+    /// An origin that answers each request with this body, once the gate lets it pass.
+    pub async fn holding(gate: &Gate, body: &'static str) -> Self {
+        let gate = gate.clone();
+        Self::raw(move |mut conn| {
+            let gate = gate.clone();
+            async move {
+                while let Some(request) = conn.request().await {
+                    gate.pass().await;
+                    conn.send(Reply::ok(body).bytes(&request.method)).await;
+                }
+            }
+        })
+        .await
+    }
+
     /// An origin whose every connection is handled by `script`; the connection ends with it.
     pub async fn raw<F, S>(script: S) -> Self
     where

@@ -70,6 +70,8 @@ pub(crate) fn server_config(
     if tls.acme {
         config.alpn_protocols.push(ACME_TLS.to_vec());
     }
+    // The provider's order, the strongest first, whatever a client prefers.
+    config.ignore_client_order = true;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     if tls.tickets {
         config.ticketer = Arc::new(tickets::Tickets::new(ring.clone(), clients));
