@@ -162,3 +162,20 @@ async fn a_certificate_is_renewed_under_load_and_nobody_notices() {
     assert!(good.iter().all(|good| *good > 10), "{good:?}");
     assert_eq!(edge.metric(&failed).await, before, "{}", edge.log());
 }
+
+#[tokio::test]
+async fn an_authority_that_has_forgotten_the_account_is_given_another_one() {
+    let (origin, dns, mut pebble) = (Origin::named("a").await, names().await, Pebble::new());
+    let folder = tempfile::tempdir().unwrap();
+    let edge = shop(&origin, &pebble, folder.path(), "").start().await;
+    pebble.start(1, edge.web.port(), &dns, 12).await;
+    edge.logged(&["a certificate was obtained"]).await;
+    // It remembers nothing that it was told before.
+    pebble.stop().await;
+    pebble.start(1, edge.web.port(), &dns, 90 * 86_400).await;
+    edge.logged(&["WARN", "the old one serves", "the account was put aside"]).await;
+    let root = pebble.root().await;
+    eventually("a certificate of the new authority", async || asked(&edge, "shop.test", &root).await.0 == 0)
+        .await;
+    assert!(folder.path().join("account.json.unknown").exists());
+}

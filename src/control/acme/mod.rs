@@ -238,7 +238,7 @@ async fn obtain(
     managed: &Arc<Managed>,
 ) -> Result<Obtained, String> {
     let account = order::account(acme).await?;
-    let pem = order::obtain(&account, acme.challenge, names, old, managed).await?;
+    let pem = order::obtain(&account, acme, names, old, managed).await?;
     let obtained = Obtained::read(&pem).map_err(|wrong| format!("what the authority gave {wrong}"))?;
     if !obtained.covers(names) {
         return Err(format!("the authority gave a certificate for {:?}", obtained.facts.names));

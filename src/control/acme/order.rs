@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use instant_acme::{
     Account, AccountBuilder, AuthorizationHandle, AuthorizationStatus, CertificateIdentifier, ChallengeType,
-    ExternalAccountKey, Identifier, KeyAuthorization, NewAccount, NewOrder, OrderStatus, RetryPolicy,
+    Error, ExternalAccountKey, Identifier, KeyAuthorization, NewAccount, NewOrder, Order, OrderStatus,
+    RetryPolicy,
 };
 use rcgen::{CertificateParams, CustomExtension, DistinguishedName, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -23,6 +24,9 @@ const ASK_AGAIN: RetryPolicy = RetryPolicy::new()
     .initial_delay(Duration::from_millis(250))
     .backoff(1.5)
     .timeout(Duration::from_secs(120));
+
+/// What an authority says that has forgotten an account.
+const UNKNOWN_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
 /// When the authority wants a certificate to be renewed, and after what time to ask it again.
 pub(super) struct Suggestion {
@@ -63,26 +67,16 @@ fn builder(acme: &Acme) -> Result<AccountBuilder, String> {
 /// A new certificate with these names: its key and its chain in PEM. `old` is the one that it replaces.
 pub(super) async fn obtain(
     account: &Account,
-    challenge: Challenge,
+    acme: &Acme,
     names: &[Box<str>],
     old: Option<&Obtained>,
     managed: &Arc<Managed>,
 ) -> Result<String, String> {
-    let identifiers: Vec<_> = names.iter().map(|name| Identifier::Dns(name.to_string())).collect();
-    let replaced = old.and_then(|old| CertificateIdentifier::try_from(old.certified.cert.first()?).ok());
-    let mut order = match replaced {
-        // Authorities that do not know of replacement, or not of this one, are asked without it.
-        Some(replaced) => match account.new_order(&NewOrder::new(&identifiers).replaces(replaced)).await {
-            Ok(order) => Ok(order),
-            Err(_) => account.new_order(&NewOrder::new(&identifiers)).await,
-        },
-        None => account.new_order(&NewOrder::new(&identifiers)).await,
-    }
-    .map_err(|error| told(&error))?;
+    let mut order = order(account, acme, names, old).await?;
     let _proofs = Proofs(managed.clone());
     let mut authorizations = order.authorizations();
     while let Some(authorization) = authorizations.next().await {
-        prove(authorization.map_err(|error| told(&error))?, challenge, managed).await?;
+        prove(authorization.map_err(|error| told(&error))?, acme.challenge, managed).await?;
     }
     match order.poll_ready(&ASK_AGAIN).await.map_err(|error| told(&error))? {
         OrderStatus::Ready => {}
@@ -96,6 +90,30 @@ pub(super) async fn obtain(
     order.finalize_csr(request.der()).await.map_err(|error| told(&error))?;
     let chain = order.poll_certificate(&ASK_AGAIN).await.map_err(|error| told(&error))?;
     Ok(format!("{}{chain}", key.serialize_pem()))
+}
+
+/// A new order for these names. `old` is the certificate that it replaces.
+async fn order(
+    account: &Account,
+    acme: &Acme,
+    names: &[Box<str>],
+    old: Option<&Obtained>,
+) -> Result<Order, String> {
+    let identifiers: Vec<_> = names.iter().map(|name| Identifier::Dns(name.to_string())).collect();
+    let replaced = old.and_then(|old| CertificateIdentifier::try_from(old.certified.cert.first()?).ok());
+    // Authorities that do not know of replacement, or not of this one, are asked without it.
+    if let Some(replaced) = replaced
+        && let Ok(order) = account.new_order(&NewOrder::new(&identifiers).replaces(replaced)).await
+    {
+        return Ok(order);
+    }
+    account.new_order(&NewOrder::new(&identifiers)).await.map_err(|error| match &error {
+        Error::Api(problem) if problem.r#type.as_deref() == Some(UNKNOWN_ACCOUNT) => {
+            let aside = Storage::new(&acme.storage).put_account_aside();
+            format!("{}; {aside}", told(&error))
+        }
+        _ => told(&error),
+    })
 }
 
 /// Shows the proof for one name and tells the authority to look.
@@ -152,7 +170,7 @@ pub(super) async fn suggestion(account: &Account, obtained: &Obtained) -> Option
     Some(Suggestion { window, again })
 }
 
-fn told(error: &instant_acme::Error) -> String {
+fn told(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(cause) = source {

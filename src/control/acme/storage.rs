@@ -78,6 +78,16 @@ impl Storage {
         Ok((account.directory == directory).then_some(account.credentials))
     }
 
+    /// Takes an account away that its authority does not know; what became of it, in words.
+    pub(super) fn put_account_aside(&self) -> String {
+        let file = self.0.join("account.json");
+        let aside = durable::beside(&file, "unknown");
+        match fs::rename(&file, &aside) {
+            Ok(()) => format!("the account was put aside as {}, and another one is made", aside.display()),
+            Err(error) => format!("move {} away: {error}", file.display()),
+        }
+    }
+
     /// Keeps the account at `directory`.
     pub(super) fn keep_account(
         &self,
