@@ -128,7 +128,8 @@ async fn a_hung_target_costs_a_crowd_a_few_requests_and_each_of_them_is_answered
 #[tokio::test(flavor = "multi_thread")]
 async fn each_session_of_a_hung_target_waits_once_at_most() {
     let origins = shop().await;
-    let pool = "timeouts.first_byte = \"1s\"\nstickiness.mode = \"lb_cookie\"";
+    // All of them wait for the same second, and are all the traffic that there is: that is more than the usual budget for retries.
+    let pool = "timeouts.first_byte = \"1s\"\nretry.budget_min = 5\nstickiness.mode = \"lb_cookie\"";
     let edge = setup(&origins).pool(pool).start().await;
     status(&edge, "healthy", 6).await;
     let mut homes: BTreeMap<String, Vec<Client>> = BTreeMap::new();
