@@ -247,6 +247,26 @@ fn a_hung_target_gets_few_requests_while_the_others_answer() {
 }
 
 #[test]
+fn when_all_look_as_if_they_hung_the_one_that_answered_last_is_asked() {
+    let members = three_zones();
+    let snapshot = snapshot(&members);
+    let now = std::time::Instant::now();
+    for (at, target) in snapshot.targets.iter().enumerate() {
+        // The first one has never answered, and fewer wait for it than for the busy ones.
+        if at > 0 {
+            target.state.conduct.succeed(now);
+        }
+        for _ in 0..if at > 0 { 9 } else { 3 } {
+            target.state.begin(u32::MAX, 0);
+        }
+    }
+    let choice = choice(&snapshot, &Balance::LeastOutstanding, None, &[]);
+    for random in 0..100u64 {
+        assert_ne!(picked(choice.pick(0, random.wrapping_mul(0x9e37_79b9_7f4a_7c15))), 0);
+    }
+}
+
+#[test]
 fn in_a_burst_a_request_hesitates_before_a_fourth_one_goes_unanswered() {
     let members = three_zones();
     let snapshot = snapshot(&members);

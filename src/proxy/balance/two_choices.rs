@@ -6,6 +6,8 @@
 //! because another is busy. If those are silent too, the request hesitates: in a burst out of nothing, nobody knows yet
 //! which target answers. A target whose last requests have failed is asked less, before anybody decides about it.
 
+use std::time::Instant;
+
 use super::{Choice, Found};
 use crate::pool::Tier;
 
@@ -59,6 +61,11 @@ pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, random: u64, load: Load) ->
     // The slow way: the least loaded of all that can begin.
     let mut candidates: Vec<u32> = tier.open.to_vec();
     candidates.sort_by(|a, b| load(*a).total_cmp(&load(*b)));
+    if candidates.first().is_some_and(|least| load(*least) >= SILENT) {
+        // All look as if they hung, and one of them does: a busy one has answered a moment ago.
+        let now = Instant::now();
+        candidates.sort_by_key(|index| choice.target(*index).state.conduct.silent_for(now));
+    }
     candidates.into_iter().find(|index| choice.begin_well(*index)).into()
 }
 
