@@ -276,7 +276,7 @@ impl PoolControl {
             }
             let is_back = probed.passed && target.watched.record.pass_check();
             if is_back || transition.is_some() {
-                target.watched.forget();
+                target.judge_anew();
             }
             if transition.is_some_and(|transition| transition.to == HealthState::Unhealthy) {
                 target.watched.record.forget();

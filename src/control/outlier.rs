@@ -43,7 +43,7 @@ pub struct Evidence {
     pub unreachable: u32,
     /// The last of these was refused.
     pub refused: bool,
-    /// It was ejected for being unreachable not long ago.
+    /// It was ejected not long ago, and has hardly answered a request well since it came back.
     pub repeated: bool,
     /// Failures in a row that eject it.
     pub limit: u32,
@@ -109,7 +109,7 @@ fn offence(rules: &Outlier, index: usize, target: &Evidence, others: Tally) -> O
             true if target.refused => {
                 sentence(Stay::Here, true, format!("{reason}, connections are refused"))
             }
-            // Once may be a restart; again, with checks that passed in between, is a target that breaks on requests.
+            // Once may be a restart; again, before it was of any use, is a target that breaks on requests.
             true if !target.repeated => {
                 sentence(Stay::Elsewhere, true, format!("{reason}, connections break"))
             }
@@ -219,9 +219,10 @@ impl Record {
         (self.times, self.clean_at) = (0, None);
     }
 
-    /// Whether it has been ejected not long ago.
-    pub fn is_known(&self) -> bool {
-        self.times > 0
+    /// Whether an ejection before this moment still counts, for a target that has answered `well` since it came back: as often as
+    /// it may fail, and it was another process that was killed.
+    pub fn is_repeated(&self, rules: &Outlier, well: u64) -> bool {
+        self.times > 0 && well < u64::from(rules.consecutive)
     }
 
     /// Whether something has changed by `now`: the ejection or the trial is over.

@@ -173,7 +173,8 @@ fn ejections_grow_longer_and_a_trial_follows() {
     assert_eq!(record.eject(&rules, back, sentence()).until, back + Duration::from_secs(60));
     let back = back + Duration::from_secs(60);
     assert!(record.pass_time(back) && record.pass_time(back + TRIAL));
-    assert!(record.is_known());
+    assert!(record.is_repeated(&rules, 4));
+    assert!(!record.is_repeated(&rules, 5), "it was of use since");
     record.pass_time(back + Duration::from_secs(1000));
-    assert!(!record.is_known());
+    assert!(!record.is_repeated(&rules, 0));
 }

@@ -32,6 +32,8 @@ pub struct Watched {
     /// Its ejections.
     pub record: Record,
     window: Window,
+    /// What it had done when it was judged anew last.
+    before: Tally,
     /// Since when it is in service.
     pub in_service_since: Option<Instant>,
 }
@@ -61,11 +63,6 @@ pub struct Decision {
 }
 
 impl Watched {
-    /// Judges it by what it does from now on.
-    pub fn forget(&mut self) {
-        self.window = Window::default();
-    }
-
     /// The part of its weight that counts at `now`.
     pub fn ramp(&self, slow_start: Duration, now: Instant) -> f64 {
         let trial = if self.record.trial_until.is_some() { outlier::TRIAL_SHARE } else { 1.0 };
@@ -139,7 +136,7 @@ impl PoolControl {
             if target.watched.record.pass_time(now) {
                 changed = true;
                 if was_out {
-                    target.watched.forget();
+                    target.judge_anew();
                     back.push(target.state.name.clone());
                 }
             }
@@ -193,7 +190,7 @@ impl PoolControl {
             }
             Some(Finding::Back(reason)) => {
                 // Judged by what it does from now on, as are the zones that it was compared with.
-                self.targets_mut().iter_mut().for_each(|target| target.watched.forget());
+                self.targets_mut().iter_mut().for_each(Tended::judge_anew);
                 let gray = self.reviewed_mut().gray.take();
                 if let Some(gray) = gray {
                     self.decide(gray.zone.to_string(), "returned", reason);
@@ -277,6 +274,11 @@ impl PoolControl {
 }
 
 impl Tended {
+    /// Judges it by what it does from now on.
+    pub(super) fn judge_anew(&mut self) {
+        (self.watched.window, self.watched.before) = (Window::default(), Tally::ever(&self.state.lanes));
+    }
+
     fn evidence(&self, rules: &config::Outlier, now: Instant) -> Evidence {
         let (state, conduct) = (&self.state, &self.state.conduct);
         let ever = Tally::ever(&state.lanes);
@@ -288,7 +290,7 @@ impl Tended {
             failures: conduct.failures(),
             unreachable: conduct.unreachable(),
             refused: conduct.is_refused(),
-            repeated: self.watched.record.is_known(),
+            repeated: self.watched.record.is_repeated(rules, ever.minus(self.watched.before).succeeded()),
             limit: self.watched.record.limit(rules),
             silences: conduct.silences(),
             unanswered: state.unanswered(),

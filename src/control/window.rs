@@ -53,6 +53,11 @@ impl Tally {
         }
     }
 
+    /// Requests that were answered well, at the least: failures without an answer count against them too.
+    pub fn succeeded(self) -> u64 {
+        self.answers.saturating_sub(self.failures)
+    }
+
     /// Share of failed requests (0.0 to 1.0) among those that have ended.
     pub fn failure_share(self) -> f64 {
         // A 5xx is an answer and a failure: what has ended is at most what was sent.
