@@ -7,6 +7,7 @@
 //! system.rs      the order: check, start, keep alive, stop        instance.rs   one instance: the HTTP server
 //!   data.rs      the data folder                                    pages.rs    pages for people (templates/, style.css)
 //!   proxy_config.rs  what the proxy is told                         api.rs      the JSON API
+//!   asg/         the Auto Scaling group: how many instances, and which
 //!   supervise.rs one process, kept alive                            input.rs    what requests bring, checked
 //!   parent.rs    how a process notices that its parent is gone      failure.rs  what goes wrong, and how it is said
 //! dns.rs         DNS for the instances                            catalogue.rs carts.rs accounts.rs login.rs orders.rs
@@ -15,6 +16,7 @@
 
 mod accounts;
 mod api;
+mod asg;
 mod carts;
 mod catalogue;
 mod data;
@@ -57,6 +59,8 @@ struct Cli {
 enum Part {
     /// One instance of the shop
     Instance(instance::Options),
+    /// Ask the Auto Scaling group of a system that runs
+    Asg(asg::command::Arguments),
     /// DNS for the instances; reads who is alive from standard input, and stops when it ends
     Dns(dns::Options),
     /// The proxy: `selvedge` with these arguments; stops when standard input ends
@@ -74,6 +78,7 @@ fn main() -> ExitCode {
         Some(Part::Instance(options)) => {
             block_on(async { instance::run(options).await.map_err(Trouble::new) })
         }
+        Some(Part::Asg(arguments)) => block_on(asg::command::run(arguments)),
         Some(Part::Dns(options)) => block_on(async { dns::run(options).await.map_err(Trouble::new) }),
         Some(Part::Edge { args }) => return edge(args),
     };

@@ -1,6 +1,6 @@
 //! The proxy's configuration: `config/myclothes.toml`, with the addresses of this system filled in.
 //!
-//! Only addresses and the session key file are set; whatever else is in that file stays as it is written there.
+//! Only addresses, the session key file and the time for a drain are set; whatever else is in that file stays as it is written there.
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -21,12 +21,13 @@ pub(crate) fn load(file: &Path) -> Result<Config, Trouble> {
 }
 
 /// Writes `config/myclothes.toml` into the data folder, with this system's addresses and session keys; `dns` answers for the
-/// instances.
+/// instances, which leave within `drain` seconds.
 pub(crate) fn write(
     data: &Path,
     listen: SocketAddr,
     admin: SocketAddr,
     dns: SocketAddr,
+    drain: u32,
 ) -> Result<PathBuf, Trouble> {
     let keys_file = data.join("session.keys");
     if !keys_file.exists() {
@@ -35,11 +36,12 @@ pub(crate) fn write(
     let mut config: toml::Table = BUILT_IN
         .parse()
         .map_err(|error| Trouble::new(format!("config/myclothes.toml, as built in, is wrong: {error}")))?;
-    let entries: [(&[&str], toml::Value); 4] = [
+    let entries: [(&[&str], toml::Value); 5] = [
         (&["listener", "0", "address"], listen.to_string().into()),
         (&["admin", "address"], admin.to_string().into()),
         (&["session_keys", "file"], keys_file.to_string_lossy().into_owned().into()),
         (&["resolver", "nameservers"], vec![dns.to_string()].into()),
+        (&["pool", "shop", "drain", "deadline"], format!("{drain}s").into()),
     ];
     for (path, value) in entries {
         set(&mut config, path, value)

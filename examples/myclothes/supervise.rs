@@ -5,6 +5,8 @@
 //! groups of their own, so that Ctrl-C reaches only this process, which then stops them in the right order.
 
 use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
@@ -131,6 +133,43 @@ impl Part {
     }
 }
 
+impl Running {
+    /// Waits for its end.
+    pub(crate) async fn wait(&mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Asks it to finish what is in flight and end, and waits until it has.
+    pub(crate) async fn stop(self) {
+        let Self { child, input, .. } = self;
+        drop(input);
+        end(child).await;
+    }
+
+    /// Asks it to take leave of its balancers first (SIGTERM), and waits until it has ended.
+    pub(crate) async fn leave(self) {
+        use rustix::process::{Pid, Signal, kill_process};
+        // The process has not been waited for, so the id is its own; an error says that it has ended already.
+        if let Some(pid) = Pid::from_raw(self.pid.cast_signed()) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        end(self.child).await;
+    }
+
+    /// Kills it.
+    pub(crate) async fn kill(mut self) {
+        // Fails only when it has just ended.
+        let _ = self.child.kill().await;
+    }
+}
+
+async fn end(mut child: Child) {
+    if timeout(STOP_DEADLINE, child.wait()).await.is_err() {
+        // Fails only when it has just ended.
+        let _ = child.kill().await;
+    }
+}
+
 /// A process that is kept alive by a task of its own.
 pub(crate) struct Kept {
     stop: oneshot::Sender<()>,
@@ -162,7 +201,7 @@ async fn keep_alive(
     loop {
         let status = tokio::select! {
             status = live(&mut part, &mut running) => status,
-            _ = &mut stopped => return stop(running).await,
+            _ = &mut stopped => return running.stop().await,
         };
         let died = Instant::now();
         short_lives = if running.since.elapsed() < SHORT_LIFE { short_lives + 1 } else { 0 };
@@ -205,15 +244,6 @@ async fn live(part: &mut Part, running: &mut Running) -> std::io::Result<ExitSta
     }
 }
 
-async fn stop(running: Running) {
-    let Running { mut child, input, .. } = running;
-    drop(input);
-    if timeout(STOP_DEADLINE, child.wait()).await.is_err() {
-        // Fails only when it has just ended.
-        let _ = child.kill().await;
-    }
-}
-
 /// Errors are not looked at: a process that does not read has ended, which is noticed elsewhere.
 async fn write_line(input: &mut ChildStdin, line: &str) {
     let line = format!("{line}\n");
@@ -227,11 +257,27 @@ async fn accepts(address: SocketAddr) {
 }
 
 /// How long to wait before a process is started again that has died at once this many times in a row.
-fn pause(short_lives: u32) -> Duration {
+pub(crate) fn pause(short_lives: u32) -> Duration {
     match short_lives.checked_sub(1) {
         None => Duration::ZERO,
         Some(doublings) => (FIRST_PAUSE * 2u32.pow(doublings.min(10))).min(LONGEST_PAUSE),
     }
+}
+
+/// How a process ended, in words.
+pub(crate) fn ending(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.signal(), status.code()) {
+        (Some(signal), _) => format!("killed by signal {signal}"),
+        (None, Some(code)) => format!("it exited with status {code}"),
+        (None, None) => status.to_string(),
+    }
+}
+
+/// A line for the person who watches; nobody may be watching any more.
+pub(crate) fn say(line: impl Display) {
+    let mut output = std::io::stdout().lock();
+    let _ = writeln!(output, "{line}").and_then(|()| output.flush());
 }
 
 #[cfg(test)]

@@ -5,22 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fmt::Display;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
 use std::sync::Arc;
 
 use selvedge::config::{AdminAddress, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::asg::balancer::Node;
+use crate::asg::fleet::{Alive, Fleet, Site};
+use crate::asg::{self, command};
 use crate::data::Data;
 use crate::dns::Member;
 use crate::proxy_config;
 use crate::store::Store;
-use crate::supervise::{Event, Kept, Part, Ready, Running, keep};
+use crate::supervise::{Event, Kept, Part, Ready, ending, keep, say};
 use crate::trouble::Trouble;
 
 /// Availability zones; the third number of the addresses of the first is 1, of the second 2, and so on.
@@ -44,9 +44,8 @@ pub(crate) struct Options {
     /// Where DNS for the instances answers
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5353")]
     dns: SocketAddr,
-    /// Shop instances in each of the three zones
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=100))]
-    instances_per_zone: u8,
+    #[command(flatten)]
+    group: asg::Sizes,
     /// Port on which every instance listens, each on an address of its own (127.0.ZONE.NUMBER)
     #[arg(long, default_value_t = 9001, value_parser = clap::value_parser!(u16).range(1..))]
     port: u16,
@@ -56,23 +55,25 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
     let mut signals = Signals::new()?;
     let data = Data::prepare(options.data.as_deref())?;
-    let instances = instances(&options);
     let config_file = match &options.config {
         Some(file) => file.clone(),
-        None => proxy_config::write(&data.folder, options.listen, options.admin, options.dns)?,
+        None => {
+            let drain = options.group.drain;
+            proxy_config::write(&data.folder, options.listen, options.admin, options.dns, drain)?
+        }
     };
     let config = proxy_config::load(&config_file)?;
-    check_addresses(&options, &config, &instances)?;
+    check_addresses(&options, &config)?;
     Store::open(&data.folder).map_err(|error| {
         Trouble::new(format!("the database in {} cannot be used: {error}", data.folder.display()))
     })?;
 
-    let plan = Plan { program: own_program()?, instances, config_file, proxy: config.listeners[0].address };
+    let plan = Plan { program: own_program()?, config_file, config };
     let system = tokio::select! {
         system = plan.start(&options, &data.folder) => system?,
         () = signals.any() => return Ok(()),
     };
-    system.announce(&config, &data);
+    system.announce(&data);
     signals.any().await;
     say("Stopping; Ctrl-C once more kills.");
     tokio::select! {
@@ -85,22 +86,19 @@ pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
 /// What is going to run.
 struct Plan {
     program: PathBuf,
-    instances: Vec<Member>,
     config_file: PathBuf,
-    proxy: SocketAddr,
+    config: Config,
 }
 
 /// What runs.
 struct System {
     proxy: Kept,
-    instances: Vec<Kept>,
+    instances: Fleet,
     dns: Kept,
+    config: Config,
     /// Lines of the announcement: name, zone, address, process id.
     table: Vec<[String; 4]>,
 }
-
-/// The instances that are alive, by name.
-type Alive = Arc<watch::Sender<BTreeMap<String, Member>>>;
 
 impl Plan {
     /// Starts everything. When one part fails, the others are killed by being dropped.
@@ -111,43 +109,39 @@ impl Plan {
 
         let dns = self.dns(options, feed);
         let dns_running = dns.start().await.map_err(Trouble::new)?;
-        let mut starting = tokio::task::JoinSet::new();
-        for (place, member) in self.instances.iter().enumerate() {
-            let part = self.instance(member, data);
-            starting.spawn(async move { (place, part.start().await, part) });
-        }
-        let mut started: Vec<(usize, Part, Running)> = Vec::new();
-        while let Some(outcome) = starting.join_next().await {
-            let (place, running, part) = outcome.map_err(|panic| Trouble::new(panic.to_string()))?;
-            started.push((place, part, running.map_err(Trouble::new)?));
-            // Before the proxy starts, so that its first question finds them.
-            let member = &self.instances[place];
-            alive.send_modify(|alive| drop(alive.insert(member.name.clone(), member.clone())));
-        }
-        started.sort_by_key(|(place, ..)| *place);
+        // Before the proxy starts, so that its first question finds them.
+        let site = self.site(options.port, data);
+        let started = Fleet::start(&options.group, site, alive).await.map_err(Trouble::new)?;
         let proxy = self.proxy();
         let proxy_running = proxy.start().await.map_err(Trouble::new)?;
 
-        let mut table = Vec::new();
-        let mut instances = Vec::new();
-        for (place, part, running) in started {
-            let member = self.instances[place].clone();
-            table.push([
-                member.name.clone(),
-                member.zone.clone(),
-                member.address.to_string(),
-                running.pid.to_string(),
-            ]);
-            instances.push(keep(part, running, instance_events(member, Arc::clone(&alive))));
-        }
-        table.push(["proxy".into(), String::new(), self.proxy.to_string(), proxy_running.pid.to_string()]);
+        let members = started.members.iter().map(|(member, pid)| {
+            [member.name.clone(), member.zone.clone(), member.address.to_string(), pid.to_string()]
+        });
+        let mut table: Vec<_> = members.collect();
+        let listener = self.config.listeners[0].address.to_string();
+        table.push(["proxy".into(), String::new(), listener, proxy_running.pid.to_string()]);
         table.push(["dns".into(), String::new(), options.dns.to_string(), dns_running.pid.to_string()]);
+        let instances = started.run(Node::of(&self.config).into_iter().collect());
+        if let Err(warning) = command::listen(data, instances.wishes.clone()) {
+            eprintln!("myclothes: {warning}");
+        }
         Ok(System {
             proxy: keep(proxy, proxy_running, |event| say_event("proxy", &event)),
             instances,
             dns: keep(dns, dns_running, |event| say_event("dns", &event)),
+            config: self.config,
             table,
         })
+    }
+
+    fn site(&self, port: u16, data: &Path) -> Site {
+        let (program, data) = (self.program.clone(), data.to_owned());
+        Site {
+            zones: ZONES.map(str::to_owned).into(),
+            member: Box::new(move |zone, number| member(zone, number, port)),
+            part: Box::new(move |member| instance(&program, member, &data)),
+        }
     }
 
     fn dns(&self, options: &Options, feed: watch::Receiver<String>) -> Part {
@@ -155,19 +149,9 @@ impl Plan {
         self.part("dns", args, Ready::WritesLine, Some(feed))
     }
 
-    fn instance(&self, member: &Member, data: &Path) -> Part {
-        let address = member.address.to_string();
-        let mut args: Vec<OsString> = vec!["instance".into(), "--supervised".into()];
-        args.extend(
-            ["--name", &member.name, "--zone", &member.zone, "--address", &address].map(OsString::from),
-        );
-        args.extend(["--data".into(), data.into()]);
-        self.part(&member.name, args, Ready::WritesLine, None)
-    }
-
     fn proxy(&self) -> Part {
         let args = ["edge".into(), "run".into(), "--config".into(), self.config_file.clone().into()].into();
-        self.part("proxy", args, Ready::Accepts(self.proxy), None)
+        self.part("proxy", args, Ready::Accepts(self.config.listeners[0].address), None)
     }
 
     fn part(
@@ -182,7 +166,8 @@ impl Plan {
 }
 
 impl System {
-    fn announce(&self, config: &Config, data: &Data) {
+    fn announce(&self, data: &Data) {
+        let config = &self.config;
         say("\nMyClothes is open.\n");
         for listener in &config.listeners {
             say(format_args!("  {:<11}http://{}/", "shop", listener.address));
@@ -204,20 +189,8 @@ impl System {
     /// From the outside in: the proxy finishes its requests while the instances still serve.
     async fn stop(self) {
         self.proxy.stop().await;
-        let mut stopping: tokio::task::JoinSet<()> = self.instances.into_iter().map(Kept::stop).collect();
-        while stopping.join_next().await.is_some() {}
+        self.instances.stop().await;
         self.dns.stop().await;
-    }
-}
-
-/// Keeps the list of the living and tells the person who watches.
-fn instance_events(member: Member, alive: Alive) -> impl FnMut(Event) + Send + 'static {
-    move |event| {
-        alive.send_modify(|alive| match event {
-            Event::Died(_) | Event::StartFailed(_) => drop(alive.remove(&member.name)),
-            Event::Replaced { .. } => drop(alive.insert(member.name.clone(), member.clone())),
-        });
-        say_event(&member.name, &event);
     }
 }
 
@@ -228,15 +201,6 @@ fn say_event(name: &str, event: &Event) {
             say(format_args!("{name} is back after {} ms as process {pid}", after.as_millis()));
         }
         Event::StartFailed(reason) => say(format_args!("{reason}; it will be tried again")),
-    }
-}
-
-fn ending(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("killed by signal {signal}"),
-        (None, Some(code)) => format!("it exited with status {code}"),
-        (None, None) => status.to_string(),
     }
 }
 
@@ -251,21 +215,29 @@ async fn write_members(mut alive: watch::Receiver<BTreeMap<String, Member>>, fee
     }
 }
 
-fn instances(options: &Options) -> Vec<Member> {
-    let places = (1..)
-        .zip(ZONES)
-        .flat_map(|(net, zone)| (1..=options.instances_per_zone).map(move |n| (net, zone, n)));
-    places
-        .map(|(net, zone, number)| Member {
-            name: format!("{zone}-{number}"),
-            zone: zone.to_owned(),
-            address: SocketAddr::from((Ipv4Addr::new(127, 0, net, number), options.port)),
-        })
-        .collect()
+/// The instance with this number in the zone at this place of [`ZONES`].
+fn member(zone: usize, number: u8, port: u16) -> Member {
+    let name = ZONES[zone];
+    let address = SocketAddr::from((Ipv4Addr::new(127, 0, zone as u8 + 1, number), port));
+    Member { name: format!("{name}-{number}"), zone: name.to_owned(), address }
+}
+
+fn instance(program: &Path, member: &Member, data: &Path) -> Part {
+    let address = member.address.to_string();
+    let mut args: Vec<OsString> = vec!["instance".into(), "--supervised".into()];
+    args.extend(["--name", &member.name, "--zone", &member.zone, "--address", &address].map(OsString::from));
+    args.extend(["--data".into(), data.into()]);
+    Part {
+        name: member.name.clone(),
+        program: program.to_owned(),
+        args,
+        ready: Ready::WritesLine,
+        feed: None,
+    }
 }
 
 /// Finds out that an address is taken before anything is started.
-fn check_addresses(options: &Options, config: &Config, instances: &[Member]) -> Result<(), Trouble> {
+fn check_addresses(options: &Options, config: &Config) -> Result<(), Trouble> {
     let (listen, admin) = match options.config {
         Some(_) => ("its configuration", "its configuration"),
         None => ("--listen", "--admin"),
@@ -275,6 +247,9 @@ fn check_addresses(options: &Options, config: &Config, instances: &[Member]) -> 
     if let Some(AdminAddress::Tcp(address)) = config.admin.as_ref().map(|admin| &admin.address) {
         wanted.push(("the admin API", *address, admin));
     }
+    let numbers = 1..=options.group.most();
+    let places = (0..ZONES.len()).flat_map(|zone| numbers.clone().map(move |number| (zone, number)));
+    let instances: Vec<_> = places.map(|(zone, number)| member(zone, number, options.port)).collect();
     wanted.extend(instances.iter().map(|member| (&*member.name, member.address, "--port")));
     let taken = |what, address, error: std::io::Error, option| {
         Trouble::new(format!("{what} cannot listen on {address}: {error}; choose another with {option}"))
@@ -319,10 +294,4 @@ impl Signals {
             _ = hangup.recv() => {}
         }
     }
-}
-
-/// A line for the person who watches; nobody may be watching any more.
-fn say(line: impl Display) {
-    let mut output = std::io::stdout().lock();
-    let _ = writeln!(output, "{line}").and_then(|()| output.flush());
 }

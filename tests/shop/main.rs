@@ -7,5 +7,6 @@ mod group;
 mod instance;
 mod processes;
 mod readme;
+mod scaling;
 mod shoppers;
 mod survival;

@@ -37,7 +37,7 @@ pub(crate) fn free_port() -> u16 {
         let port = PORTS.start + (start + step) % (PORTS.end - PORTS.start);
         let free =
             |ip: Ipv4Addr| TcpListener::bind((ip, port)).is_ok() && UdpSocket::bind((ip, port)).is_ok();
-        let instances = (1..=3).flat_map(|net| (1..=2).map(move |number| Ipv4Addr::new(127, 0, net, number)));
+        let instances = (1..=3).flat_map(|net| (1..=4).map(move |number| Ipv4Addr::new(127, 0, net, number)));
         if instances.chain([Ipv4Addr::LOCALHOST]).all(free) {
             return port;
         }
@@ -45,14 +45,23 @@ pub(crate) fn free_port() -> u16 {
     panic!("no free port")
 }
 
+/// Waits until something is true, which must be soon.
+pub(crate) async fn until<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until_within(SOON, what, look).await
+}
+
 /// Waits until something is true.
-pub(crate) async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+pub(crate) async fn until_within<T>(
+    limit: Duration,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Option<T>,
+) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(start.elapsed() < SOON, "{what}: not within {SOON:?}");
+        assert!(start.elapsed() < limit, "{what}: not within {limit:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -115,12 +124,17 @@ pub(crate) struct System {
     pub(crate) port: u16,
     /// Name and process id of each part, as announced.
     pub(crate) announced: Vec<(String, u32)>,
-    _data: tempfile::TempDir,
+    pub(crate) data: tempfile::TempDir,
 }
 
 impl System {
     /// Starts everything with two instances in each of the zones, and waits for the announcement.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more options.
+    pub(crate) async fn start_with(options: &[&str]) -> Self {
         let data = tempfile::tempdir().unwrap();
         let [proxy, admin, dns] = [(); 3].map(|()| SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())));
         let port = free_port();
@@ -128,6 +142,7 @@ impl System {
             .args(["--listen", &proxy.to_string(), "--admin", &admin.to_string(), "--dns", &dns.to_string()])
             .args(["--port", &port.to_string(), "--data"])
             .arg(data.path())
+            .args(options)
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -149,7 +164,7 @@ impl System {
         }
         // Whoever writes into a pipe that nobody reads stops at some point.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Self { child, proxy, dns, admin, port, announced, _data: data }
+        Self { child, proxy, dns, admin, port, announced, data }
     }
 
     /// Names and addresses of the instances.
