@@ -178,3 +178,86 @@ fn a_reader_that_leaves_is_no_failure() {
     let output = command.args(["keys", "new"]).stdout(writer).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
 }
+
+#[test]
+fn the_exit_codes_stand_in_the_help_and_in_the_manual() {
+    let help = stdout(&selvedge(&["--help"]));
+    let manual = stdout(&selvedge(&["man"]));
+    for code in ["0", "1", "2", "3", "78"] {
+        let says = |text: &str| text.lines().any(|line| line.split_whitespace().next() == Some(code));
+        assert!(says(&help), "{code} is not explained in\n{help}");
+        assert!(says(&manual), "{code} is not explained in\n{manual}");
+    }
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = selvedge(&["man", folder.path().to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let pages = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let pages: Vec<_> = pages.map(|name| name.into_string().unwrap()).collect();
+    let help = stdout(&selvedge(&["--help"]));
+    let commands =
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<_> = commands.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.len() >= 9 && pages.len() > commands.len(), "{commands:?} {pages:?}");
+    for command in
+        commands.into_iter().filter(|command| *command != "help").chain(["zone-shift", "target-drain"])
+    {
+        assert!(pages.contains(&format!("selvedge-{command}.1")), "{command} is not in {pages:?}");
+    }
+    for page in pages {
+        let text = std::fs::read_to_string(folder.path().join(&page)).unwrap();
+        assert!(text.contains("\n.TH ") && text.contains("\n.SH DESCRIPTION\n"), "{page}:\n{text}");
+    }
+    let output = selvedge(&["man", "/nonexistent/man1"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("give a folder that is there"), "{}", stderr(&output));
+}
+
+#[test]
+fn bash_completes_commands_and_options_with_the_script_it_is_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("selvedge.bash");
+    std::fs::write(&script, selvedge(&["completions", "bash"]).stdout).unwrap();
+    let completed = |words: &[&str]| {
+        let ask = "source \"$1\"; shift; COMP_WORDS=(\"$@\"); COMP_CWORD=$(($# - 1)); \
+                   _selvedge selvedge \"${COMP_WORDS[COMP_CWORD]}\"; echo \"${COMPREPLY[@]}\"";
+        let mut bash = Command::new("bash");
+        bash.args(["--norc", "-c", ask, "bash"]).arg(&script).args(words);
+        let output = bash.output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
+    };
+    let commands = completed(&["selvedge", ""]);
+    for command in ["run", "check", "zone", "target", "schema"] {
+        assert!(commands.split_whitespace().any(|word| word == command), "{command} is not in {commands}");
+    }
+    assert_eq!(completed(&["selvedge", "zone", "shi"]).trim(), "shift");
+    assert!(completed(&["selvedge", "zone", "shift", "--d"]).contains("--dry-run"));
+    for shell in ["zsh", "fish", "elvish", "powershell"] {
+        let script = stdout(&selvedge(&["completions", shell]));
+        assert!(script.contains("selvedge") && script.contains("dry-run"), "{shell}:\n{script}");
+    }
+}
+
+#[test]
+fn colours_are_for_terminals_whose_user_does_not_object() {
+    // `script` gives the program a terminal of its own.
+    let on_terminal = |variable: &str| {
+        let mut script = Command::new("script");
+        let line = format!("{} chek", env!("CARGO_BIN_EXE_selvedge"));
+        script.args(["--quiet", "--command", &line, "/dev/null"]).env_remove("NO_COLOR");
+        if !variable.is_empty() {
+            script.env(variable, "1");
+        }
+        let output = script.env("TERM", "xterm").stdin(std::process::Stdio::null()).output().unwrap();
+        let text = stdout(&output);
+        assert!(text.contains("unrecognized subcommand"), "{text}{}", stderr(&output));
+        text.contains("\u{1b}[")
+    };
+    assert!(on_terminal(""), "there are colours on a terminal");
+    assert!(!on_terminal("NO_COLOR"), "there are none where NO_COLOR is set");
+    assert!(!stderr(&selvedge(&["chek"])).contains('\u{1b}'), "there are none in a pipe");
+}

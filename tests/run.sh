@@ -23,10 +23,21 @@ command -v named >/dev/null || missing+=(bind9)
 command -v dig >/dev/null || missing+=(bind9-dnsutils)
 # A browser, for its WebSocket: Debian's smallest.
 command -v chromium-headless-shell chromium google-chrome >/dev/null || missing+=(chromium-headless-shell)
+# Reads what we measure, and judges our alert rules.
+command -v prometheus promtool >/dev/null || missing+=(prometheus)
+# Other readers of metrics and schemas, in Python: see below.
+python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
 if [ ${#missing[@]} -gt 0 ]; then
     as_root=$([ "$(id -u)" = 0 ] || echo sudo)
     $as_root apt-get update -qq
     $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+fi
+
+# What the tests' scripts in Python need, beside what is built here.
+python=${CARGO_TARGET_DIR:-target}/python
+if ! "$python/bin/python3" -c 'import prometheus_client, jsonschema' 2>/dev/null; then
+    python3 -m venv "$python"
+    "$python/bin/pip" install --quiet --disable-pip-version-check prometheus_client==0.26.0 jsonschema==4.26.0
 fi
 
 # Black-box tests hold thousands of sockets.

@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -78,7 +78,7 @@ impl AdminArguments {
         let mut endpoint = Endpoint::Http("127.0.0.1:9900".to_owned());
         let mut token = None;
         if let Some(config) = config {
-            let disabled = "the configuration has no admin API ([admin] enabled = false)";
+            let disabled = "the configuration has no admin API ([admin] enabled = false); enable it, or give --admin for another node";
             match &config.admin {
                 Some(admin) => {
                     endpoint = Endpoint::of(&admin.address);
@@ -89,8 +89,8 @@ impl AdminArguments {
             }
         }
         if let Some(file) = &self.token_file {
-            let text = std::fs::read_to_string(file)
-                .map_err(|error| Failure::Other(format!("cannot read {}: {error}", file.display())))?;
+            let text =
+                std::fs::read_to_string(file).map_err(|error| Failure::Other(unreadable(file, &error)))?;
             token = Some(Secret::new(text.trim().to_owned()));
         }
         Ok(AdminClient { endpoint: self.admin.clone().unwrap_or(endpoint), token })
@@ -189,7 +189,10 @@ impl AdminClient {
                 Err(self.failure("it wants another token; give --token-file or --config"))
             }
             Ok(answer) => answer.map_err(|what| self.failure(&what)),
-            Err(_) => Err(self.failure(&format!("no answer within {} s", deadline.as_secs()))),
+            Err(_) => Err(self.failure(&format!(
+                "no answer within {} s; is it a node of selvedge, and has its machine time for it?",
+                deadline.as_secs()
+            ))),
         }
     }
 
@@ -256,6 +259,17 @@ impl AdminClient {
             () = driven => unreachable!("pending never ends"),
         }
     }
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> String {
+    format!("cannot read {}: {error}; give a file with the token that this user may read", file.display())
+}
+
+/// Something answers, but in another form than a node does.
+#[expect(clippy::needless_pass_by_value, reason = "what map_err calls")]
+pub(super) fn not_ours(error: serde_json::Error) -> Failure {
+    let what = format!("the answer is not that of selvedge's admin API: {error}");
+    Failure::Other(what + "; is this its address, and has it the version of this program?")
 }
 
 /// What the API says of a request that it refuses.

@@ -3,19 +3,16 @@
 //! One file for each command. A command returns what went wrong and prints nothing about it: only [`run`] here turns an
 //! error into lines on standard error and an exit code, so that all commands fail alike.
 //!
-//! | exit code | meaning |
-//! | --- | --- |
-//! | 0 | done |
-//! | 1 | could not be done: one line on standard error says why |
-//! | 2 | the arguments are wrong |
-//! | 3 | `check --diff` only: the configuration is good, and sessions would move or end |
-//! | 78 | the configuration is wrong: every mistake is on standard error (`EX_CONFIG` of `sysexits.h`) |
+//! What the exit codes mean is in [`EXIT_CODES`], which `--help` and the manual page show.
 
 mod admin_client;
 mod check;
+mod completions;
 mod keys;
+mod man;
 mod reload;
 mod run;
+mod schema;
 mod status;
 mod target;
 mod zone;
@@ -30,9 +27,22 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors, Overrides};
 
-/// A session-aware layer-7 load balancer.
+/// What a script can tell from the end of a command.
+const EXIT_CODES: &str = "Exit codes:
+  0   done
+  1   could not be done: one line on standard error says why, and what to do
+  2   the arguments are wrong
+  3   check --diff only: the configuration is good, and sessions would move or end
+  78  the configuration is wrong: every mistake is on standard error, with file, line and remedy
+
+Environment:
+  SELVEDGE_ZONE  availability zone of the node, unless --zone gives it
+  NO_COLOR       no colours, whatever its value; there are none outside a terminal either";
+
+/// A session-aware layer-7 load balancer
 #[derive(Debug, Parser)]
 #[command(name = "selvedge", version, args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+#[command(after_help = EXIT_CODES)]
 struct Arguments {
     #[command(subcommand)]
     command: Option<Command>,
@@ -61,6 +71,12 @@ enum Command {
     /// Session keys
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Print the JSON Schema of the configuration, for editors
+    Schema(schema::Arguments),
+    /// Print what a shell needs to complete these commands
+    Completions(completions::Arguments),
+    /// Print the manual page, or write those of all commands into a folder
+    Man(man::Arguments),
 }
 
 /// Which configuration, and what wins over it.
@@ -103,6 +119,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         (Some(Command::Zone(command)), _) => zone::run(&command),
         (Some(Command::Target(command)), _) => target::run(&command),
         (Some(Command::Keys(command)), _) => keys::run(&command),
+        (Some(Command::Schema(arguments)), _) => schema::run(&arguments),
+        (Some(Command::Completions(arguments)), _) => completions::run(&arguments),
+        (Some(Command::Man(arguments)), _) => man::run(&arguments),
         (None, None) => Err(Failure::Other("no command; see selvedge --help".to_owned())),
     };
     finish(result.map(|()| ExitCode::SUCCESS))

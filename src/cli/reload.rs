@@ -7,7 +7,7 @@ use clap::Args;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::admin_client::{AdminArguments, AdminClient, Content};
+use super::admin_client::{AdminArguments, AdminClient, Content, not_ours};
 use super::{Failure, print};
 
 /// For the whole exchange: a node answers once all of its workers follow the new configuration.
@@ -62,8 +62,6 @@ pub(super) fn preview(client: &AdminClient, text: String) -> Result<Report, Fail
 fn ask(client: &AdminClient, path: &str, body: Option<Content>) -> Result<Report, Failure> {
     let (status, answer) = client.ask(&Method::POST, path, body, DEADLINE)?;
     if status == StatusCode::OK {
-        let not_ours =
-            |error| Failure::Other(format!("the answer is not that of selvedge's admin API: {error}"));
         return serde_json::from_slice(&answer).map_err(not_ours);
     }
     match serde_json::from_slice::<Refusal>(&answer) {

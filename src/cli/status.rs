@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde::Deserialize;
 
-use super::admin_client::AdminArguments;
+use super::admin_client::{AdminArguments, not_ours};
 use super::{Failure, print};
 
 #[derive(Debug, Args)]
@@ -110,7 +110,6 @@ struct Target {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let body = arguments.admin.client()?.get("/v1/pools")?;
-    let not_ours = |error| Failure::Other(format!("the answer is not that of selvedge's admin API: {error}"));
     let status: Status = serde_json::from_slice(&body).map_err(not_ours)?;
     if arguments.json {
         return print(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));

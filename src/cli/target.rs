@@ -5,7 +5,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::admin_client::{AdminArguments, segment};
+use super::admin_client::{AdminArguments, not_ours, segment};
 use super::{Failure, print};
 
 #[derive(Debug, Subcommand)]
@@ -56,7 +56,6 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
     };
     let path = format!("/v1/pools/{}/targets/{}/state", segment(&which.pool), segment(&which.target));
     let answer = which.admin.client()?.send(&Method::PUT, &path, &body)?;
-    let not_ours = |error| Failure::Other(format!("the answer is not that of selvedge's admin API: {error}"));
     let target: Target = serde_json::from_slice(&answer).map_err(not_ours)?;
     print(&format!("{} of pool {} is {}: {}\n", target.name, which.pool, target.status, target.reason))
 }

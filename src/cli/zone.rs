@@ -7,7 +7,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::admin_client::{AdminArguments, segment};
+use super::admin_client::{AdminArguments, not_ours, segment};
 use super::status::aligned;
 use super::{Failure, print};
 
@@ -94,8 +94,6 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
                 "for": shift.lasts, "comment": shift.comment, "force": shift.force, "dry_run": shift.dry_run,
             });
             let answer = shift.admin.client()?.send(&Method::PUT, &path, &body)?;
-            let not_ours =
-                |error| Failure::Other(format!("the answer is not that of selvedge's admin API: {error}"));
             print(&shown(&serde_json::from_slice(&answer).map_err(not_ours)?))
         }
         Command::Restore(restore) => {

@@ -19,7 +19,10 @@ mod dns;
 pub mod error;
 mod file;
 pub mod keys;
+mod page;
 mod pool;
+mod reference;
+mod schema;
 pub mod tls;
 pub mod units;
 
@@ -37,11 +40,13 @@ pub use changes::Changes;
 pub use dns::{Dns, DnsNode, DnsPolicy, DnsServer, DomainName, RateLimit, ServiceName};
 pub use error::{ConfigErrors, Problem};
 pub use keys::KeyRing;
+pub use page::page;
 pub use pool::{
     Balance, Discover, Drain, Failback, GrayZone, HashOn, Health, HealthDrain, MinHealthy, Outlier, Pool,
     Probe, Queue, Records, Retry, SameSite, Secure, StaticTarget, Stickiness, StickinessMode, TargetProtocol,
     Timeouts, UpstreamKeepAlive, ZoneMode, ZoneOf, Zones,
 };
+pub use schema::schema;
 
 /// Name of an availability zone, such as `az-a`.
 pub type ZoneName = Arc<str>;

@@ -1,5 +1,6 @@
 //! Words that choose one of a closed set.
 
+use serde_json::{Value, json};
 use tracing::Level;
 
 use super::document::{Wrong, nearest, quoted};
@@ -84,6 +85,10 @@ macro_rules! choices {
                     }
                     None => Err(Self::wrong(text)),
                 }
+            }
+
+            fn form() -> Value {
+                json!({ "enum": [$first $(, $word)*] })
             }
         }
     )+};

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use super::document::{FromToml, Named, Place, Reader, Wrong, quoted};
@@ -91,6 +92,10 @@ impl FromToml for ZoneFrom {
                 reader.mismatch(place, &other, "a source of zones", write)
             }
         }
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [{ "const": "label" }, Named::<Name>::schema()] })
     }
 }
 

@@ -4,6 +4,7 @@
 //! becomes [`Field::Wrong`], so that later checks neither use it nor call it missing. What the values mean is not
 //! known here.
 
+use serde_json::{Value, json};
 use toml::de::{DeTable, DeValue};
 
 use crate::config::Problem;
@@ -145,6 +146,9 @@ pub(super) struct Reader {
 pub(super) trait FromToml: Sized {
     /// `None` when the value has a wrong form, which has been noted then.
     fn read(value: DeValue<'_>, place: &Place, reader: &mut Reader) -> Option<Self>;
+
+    /// The same form as JSON Schema. It may allow more than `read` takes, never less.
+    fn schema() -> Value;
 }
 
 /// Reads `text` as a `T`, with everything that is wrong. A syntax error comes alone.
@@ -260,6 +264,13 @@ impl<'a> Entries<'a> {
     }
 }
 
+/// JSON Schema of a table that has these keys and no others.
+pub(super) fn schema_of_table(keys: &[(&str, Value)]) -> Value {
+    let properties: serde_json::Map<String, Value> =
+        keys.iter().map(|(key, schema)| ((*key).to_owned(), schema.clone())).collect();
+    json!({ "type": "object", "additionalProperties": false, "properties": properties })
+}
+
 /// The one of `known` that `word` most probably is a slip for.
 pub(in crate::config) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let likeness = |near: &str| strsim::normalized_damerau_levenshtein(&word.to_lowercase(), near);
@@ -285,6 +296,10 @@ impl<T: FromToml> FromToml for Vec<At<T>> {
         // Not a shorter list: `allow` without its wrong element would shut out somebody who may come in.
         (read.len() == count).then_some(read)
     }
+
+    fn schema() -> Value {
+        json!({ "type": "array", "items": T::schema() })
+    }
 }
 
 /// Tables with free names, such as `[pool.NAME]`, in the order of the file.
@@ -304,5 +319,9 @@ impl<T: FromToml> FromToml for Named<T> {
             (name, place, table)
         };
         Some(Self(entries.rest.into_iter().map(read).collect()))
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "object", "additionalProperties": T::schema() })
     }
 }

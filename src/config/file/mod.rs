@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
+use serde_json::Value;
 use toml::de::DeValue;
 use tracing::Level;
 
@@ -26,7 +27,7 @@ use super::{
 pub(super) use choices::{BalanceName, ClientMode, ProbeType, RecordType, Scheme, SendProxy, Verify};
 pub(super) use discovery::{DnsName, ZoneFrom};
 pub(super) use document::{At, Field, Named, Place, Problems, nearest, quoted};
-use document::{Entries, FromToml, Reader};
+use document::{Entries, FromToml, Reader, schema_of_table};
 pub(super) use values::{
     Authority, CookieName, DomainName, HashOn, HostName, Mailbox, Name, OrAuto, OrOff, OrShare, Rate,
     Statuses, Text, UriPath, is_name,
@@ -36,6 +37,11 @@ pub(super) use values::{
 /// error leaves nothing to read.
 pub(super) fn parse(text: &str) -> Result<(FileConfig, Problems), Problem> {
     document::read(text)
+}
+
+/// JSON Schema of the file: forms only, as what the keys mean does not stand here.
+pub(super) fn schema() -> Value {
+    FileConfig::schema()
 }
 
 /// Declares tables: a struct of [`Field`]s each, and how to read it. `later` are keys of the contract that this version
@@ -60,6 +66,10 @@ macro_rules! tables {
                     let table = Self { $($key: entries.take(plain(stringify!($key)), reader),)* };
                     entries.refuse_rest(Self::KEYS, Self::LATER, reader);
                     Some(table)
+                }
+
+                fn schema() -> Value {
+                    schema_of_table(&[$((plain(stringify!($key)), <$type>::schema())),*])
                 }
             }
         )+

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 use ipnet::IpNet;
+use serde_json::{Value, json};
 use toml::de::DeValue;
 
 use super::document::{FromToml, Place, Reader, Wrong, quoted};
@@ -22,6 +23,11 @@ pub(in crate::config) trait Text: Sized {
     const WRITE: &'static str;
 
     fn parse(text: &str) -> Result<Self, Wrong>;
+
+    /// Its form as JSON Schema.
+    fn form() -> Value {
+        json!({ "type": "string" })
+    }
 
     /// The error that says no more than the two constants.
     fn wrong(text: &str) -> Wrong {
@@ -39,11 +45,16 @@ impl<T: Text> FromToml for T {
             other => reader.mismatch(place, &other, Self::KIND, Self::WRITE),
         }
     }
+
+    fn schema() -> Value {
+        Self::form()
+    }
 }
 
-/// Types whose text is read by one function that returns an `Option`.
+/// Types whose text is read by one function that returns an `Option`. `matches` is a regular expression for editors, which
+/// every such text matches.
 macro_rules! text {
-    ($($type:ty: $kind:literal, $write:literal, $parse:expr;)+) => {$(
+    ($($type:ty: $kind:literal, $write:literal, $parse:expr $(, matches $pattern:literal)?;)+) => {$(
         impl Text for $type {
             const KIND: &'static str = $kind;
             const WRITE: &'static str = $write;
@@ -52,6 +63,10 @@ macro_rules! text {
                 let parse: fn(&str) -> Option<Self> = $parse;
                 parse(text).ok_or_else(|| Self::wrong(text))
             }
+
+            $(fn form() -> Value {
+                json!({ "type": "string", "pattern": $pattern })
+            })?
         }
     )+};
 }
@@ -107,27 +122,29 @@ pub(in crate::config) struct Rate(pub(in crate::config) f64);
 text! {
     String: "text", "write it in quotes", |text| Some(text.to_owned());
     Duration: "a duration", r#"write a number and a unit (ms, s, m, h, d), such as "500ms" or "5s""#,
-        units::parse_duration;
-    Percent: "a percentage", r#"write a number and a percent sign, such as "50%""#, units::parse_percent;
+        units::parse_duration, matches r"^\s*([0-9]+(ms|s|m|h|d))+\s*$";
+    Percent: "a percentage", r#"write a number and a percent sign, such as "50%""#, units::parse_percent,
+        matches r"^\s*[0-9.]+\s*%\s*$";
     IpNet: "a range of addresses", r#"write it such as "10.0.0.0/8", "2001:db8::/32" or "192.0.2.7""#, parse_net;
     IpAddr: "an IP address", r#"write it without a port, such as "203.0.113.10" or "2001:db8::10""#, |text| text.parse().ok();
     Ipv4Addr: "an IPv4 address", r#"write it without a port, such as "203.0.113.10""#, |text| text.parse().ok();
     Ipv6Addr: "an IPv6 address", r#"write it without a port and without brackets, such as "2001:db8::10""#,
         |text| text.parse().ok();
     SocketAddr: "an IP address with a port", r#"write it such as "127.0.0.1:8080" or "[::1]:8080""#,
-        |text| text.parse().ok();
+        |text| text.parse().ok(), matches ":[0-9]+$";
     AdminAddress: "an IP address with a port, or a socket", r#"write it such as "127.0.0.1:9900" or "unix:/run/selvedge.sock""#,
         |text| match text.strip_prefix("unix:") {
             Some(path) => (!path.is_empty()).then(|| AdminAddress::Unix(path.into())),
             None => text.parse().ok().map(AdminAddress::Tcp),
-        };
+        }, matches "^unix:.|:[0-9]+$";
     HeaderName: "a field name", r#"write it such as "x-variant""#, |text| HeaderName::from_bytes(text.as_bytes()).ok();
     HeaderValue: "a field value", "write visible ASCII characters and single spaces",
         |text| Some(text).filter(|text| text.trim() == *text).and_then(|text| HeaderValue::from_str(text).ok());
     Method: "a method", r#"write it in capitals, such as "GET""#,
-        |text| Method::from_bytes(text.as_bytes()).ok().filter(|_| !text.bytes().any(|b| b.is_ascii_lowercase()));
+        |text| Method::from_bytes(text.as_bytes()).ok().filter(|_| !text.bytes().any(|b| b.is_ascii_lowercase())),
+        matches "^[^a-z]+$";
     Name: "a name", "write 1 to 63 letters, digits, '-', '_' or '.', beginning with a letter or digit",
-        |text| is_name(text).then(|| Self(text.into()));
+        |text| is_name(text).then(|| Self(text.into())), matches "^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$";
     CookieName: "a cookie name", "write 1 to 64 letters, digits or any of !#$%&'*+-.^_`|~",
         |text| (text.len() <= 64 && is_token(text)).then(|| Self(text.into()));
     HostName: "a host name", r#"write it without a port and without "*", such as "myclothes.test""#,
@@ -137,14 +154,15 @@ text! {
     Mailbox: "an e-mail address", r#"write it such as "hostmaster@myclothes.test""#, |text| mailbox(text).map(Self);
     Authority: "a host", r#"write it such as "myclothes.test" or "myclothes.test:8443""#,
         |text| is_authority(text).then(|| Self(text.to_ascii_lowercase().into()));
-    HashOn: "something to hash", r#"write "header:NAME", "cookie:NAME", "path" or "source""#, parse_hash_on;
+    HashOn: "something to hash", r#"write "header:NAME", "cookie:NAME", "path" or "source""#, parse_hash_on,
+        matches "^(header:.+|cookie:.+|path|source)$";
     Rate: "a rate", r#"write "at_once", or a percentage for each second such as "5%/s""#,
         |text| match text {
             "at_once" => Some(Self(f64::INFINITY)),
             _ => units::parse_percent(text.strip_suffix("/s")?).map(|share| Self(share.0)),
-        };
+        }, matches r"^(at_once|\s*[0-9.]+\s*%\s*/s)$";
     UriPath: "a path", r#"write it with a leading "/", such as "/shop", and encode what is not plain ASCII"#,
-        |text| is_path(text).then(|| Self(text.into()));
+        |text| is_path(text).then(|| Self(text.into())), matches "^/";
 }
 
 impl Text for HostPattern {
@@ -245,6 +263,10 @@ impl FromToml for bool {
             other => reader.mismatch(place, &other, "a yes or no", "write true or false, without quotes"),
         }
     }
+
+    fn schema() -> Value {
+        json!({ "type": "boolean" })
+    }
 }
 
 impl FromToml for i64 {
@@ -253,6 +275,10 @@ impl FromToml for i64 {
             Some(number) => Some(number),
             None => reader.mismatch(place, &value, "a whole number", "write digits, without quotes"),
         }
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "integer" })
     }
 }
 
@@ -268,6 +294,10 @@ impl FromToml for f64 {
             whole => integer(whole).map(|number| number as Self),
         };
         number.or_else(|| reader.mismatch(place, &value, "a number", "write it such as 1.4, without quotes"))
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "number" })
     }
 }
 
@@ -285,6 +315,10 @@ impl FromToml for OrShare {
             other => Percent::read(other, place, reader).map(Self::Share),
         }
     }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [i64::schema(), Percent::form()] })
+    }
 }
 
 impl FromToml for Size {
@@ -296,6 +330,11 @@ impl FromToml for Size {
         let hint =
             r#"write a number and a unit (B, KiB, MiB, GiB), such as "64KiB", or a plain number of bytes"#;
         size.or_else(|| reader.mismatch(place, &value, "a size", hint))
+    }
+
+    fn schema() -> Value {
+        let text = json!({ "type": "string", "pattern": r"^\s*[0-9]+\s*(B|KiB|MiB|GiB)\s*$" });
+        json!({ "anyOf": [text, { "type": "integer", "minimum": 0 }] })
     }
 }
 
@@ -324,6 +363,11 @@ impl FromToml for Statuses {
             ),
         }
     }
+
+    fn schema() -> Value {
+        let text = json!({ "type": "string", "pattern": r"^\s*[0-9]{3}\s*(-\s*[0-9]{3}\s*)?$" });
+        json!({ "anyOf": [text, { "type": "integer", "minimum": 100, "maximum": 999 }] })
+    }
 }
 
 /// `"off"`, or a value.
@@ -339,6 +383,10 @@ impl<T: FromToml> FromToml for OrOff<T> {
             DeValue::String(text) if text == "off" => Some(Self::Off),
             other => T::read(other, place, reader).map(Self::On),
         }
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [{ "const": "off" }, T::schema()] })
     }
 }
 
@@ -358,6 +406,10 @@ impl FromToml for OrAuto {
             }
             other => i64::read(other, place, reader).map(Self::Number),
         }
+    }
+
+    fn schema() -> Value {
+        json!({ "anyOf": [{ "const": "auto" }, i64::schema()] })
     }
 }
 

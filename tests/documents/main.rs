@@ -1,0 +1,10 @@
+//! The documents tell the truth: pages and schemas are those of this version, every configuration in them can be run, and what
+//! they say of metrics is what a node shows.
+//!
+//! The commands in them are run by `tests/shop/documents.rs`, where there is a whole system to run them against.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod configuration;
+mod pages;
+mod programs;
