@@ -27,6 +27,8 @@ command -v chromium-headless-shell chromium google-chrome >/dev/null || missing+
 command -v prometheus promtool >/dev/null || missing+=(prometheus)
 # Other readers of metrics and schemas, in Python: see below.
 python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
+# A scanner of TLS, for the long runs.
+[ -z "${SELVEDGE_SOAK:-}" ] || command -v testssl >/dev/null || missing+=(testssl.sh)
 if [ ${#missing[@]} -gt 0 ]; then
     as_root=$([ "$(id -u)" = 0 ] || echo sudo)
     $as_root apt-get update -qq

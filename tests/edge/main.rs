@@ -50,6 +50,7 @@ mod survival;
 mod tls;
 mod tls_clients;
 mod tls_config;
+mod tls_scan;
 mod tls_tickets;
 mod tls_upstream;
 mod tunnel_ends;
