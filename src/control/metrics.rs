@@ -1,7 +1,8 @@
 //! Everything that is counted, in the form that Prometheus reads.
 //!
 //! Sums the workers' lanes at the moment of asking; nothing is kept here. Names follow Prometheus' conventions: base
-//! units in the name, `_total` for what only grows. Counters of a target end with its membership and come back with it.
+//! units in the name, `_total` for what only grows. Counters of a target end with its membership and come back with it. What there
+//! is of each target is kept short, so that hundreds of them stay within a MiB.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -16,7 +17,7 @@ use crate::pool::{
     TargetLane, TunnelEnd, Verdict, WorkerLane,
 };
 use crate::telemetry::process::{self, Process};
-use crate::telemetry::prometheus::{Exposition, Family, Kind};
+use crate::telemetry::prometheus::{COARSE, Exposition, FINE, Family, Kind};
 
 /// Classes of status, in the order of the counters.
 pub const CLASSES: [&str; 5] = ["1xx", "2xx", "3xx", "4xx", "5xx"];
@@ -267,7 +268,7 @@ fn pools(text: &mut Exposition, control: &Control) {
     );
     for pool in &control.running().pools {
         let sum = Distribution::of_lanes(&pool.pool().lanes, |lane| &lane.duration);
-        durations.histogram(&[("pool", &pool.pool().name)], &sum);
+        durations.histogram(&[("pool", &pool.pool().name)], &sum, FINE);
     }
     let mut gauge = |name, help, of: fn(&PoolControl) -> u64| {
         each_pool(text.family(name, Kind::Gauge, help), control, of);
@@ -444,13 +445,12 @@ fn and<'a>(labels: [(&'a str, &'a str); 3], name: &'a str, value: &'a str) -> [(
 }
 
 fn target_states(text: &mut Exposition, control: &Control) {
-    let mut statuses =
-        text.family("selvedge_target_status", Kind::Gauge, "1 for the status of a target, 0 for the others.");
-    each_target(control, |labels, target| {
-        for status in Status::ALL {
-            statuses.sample(&and(labels, "status", status.as_str()), u8::from(status == target.status));
-        }
-    });
+    let mut statuses = text.family(
+        "selvedge_target_status",
+        Kind::Gauge,
+        "Always 1, with the status that a target has now as a label.",
+    );
+    each_target(control, |labels, target| statuses.sample(&and(labels, "status", target.status.as_str()), 1));
     let mut in_flight = text.family(
         "selvedge_target_in_flight",
         Kind::Gauge,
@@ -513,12 +513,14 @@ fn target_traffic(text: &mut Exposition, control: &Control) {
     let mut failures = text.family(
         "selvedge_target_failures_total",
         Kind::Counter,
-        "Attempts at a target without a usable answer.",
+        "Attempts at a target without a usable answer, by reason; a reason is there from its first time on.",
     );
     each_target(control, |labels, target| {
         for reason in Failure::ALL {
             let count = target.state.lanes.sum(|lane| &lane.failures[*reason as usize]);
-            failures.sample(&and(labels, "reason", reason.as_str()), count);
+            if count > 0 {
+                failures.sample(&and(labels, "reason", reason.as_str()), count);
+            }
         }
     });
     let mut first_byte = text.family(
@@ -528,7 +530,7 @@ fn target_traffic(text: &mut Exposition, control: &Control) {
     );
     each_target(control, |labels, target| {
         let lanes: &Lanes<TargetLane> = &target.state.lanes;
-        first_byte.histogram(&labels, &Distribution::of_lanes(lanes, |lane| &lane.first_byte));
+        first_byte.histogram(&labels, &Distribution::of_lanes(lanes, |lane| &lane.first_byte), COARSE);
     });
 }
 

@@ -158,19 +158,6 @@ pub enum Status {
 }
 
 impl Status {
-    /// Every status, in the order of the metrics.
-    pub const ALL: [Self; 9] = [
-        Self::Initial,
-        Self::Healthy,
-        Self::Unhealthy,
-        Self::Ejected,
-        Self::Shifted,
-        Self::Standby,
-        Self::Draining,
-        Self::Drained,
-        Self::Down,
-    ];
-
     /// As written in the API and the metrics.
     pub fn as_str(self) -> &'static str {
         match self {

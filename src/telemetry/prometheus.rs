@@ -11,8 +11,11 @@ use crate::pool::counters::Distribution;
 /// `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Bounds of histograms in powers of two of microseconds: 128 µs to 33.6 s.
-const HISTOGRAM_POWERS: std::ops::RangeInclusive<u32> = 7..=25;
+/// Bounds of a histogram in powers of two of microseconds: 128 µs to 33.6 s, each twice the one before.
+pub const FINE: &[u32] = &[7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25];
+
+/// The same for what there are hundreds of: 512 µs to 8.4 s, each four times the one before.
+pub const COARSE: &[u32] = &[9, 11, 13, 15, 17, 19, 21, 23];
 
 /// Text in the making.
 #[derive(Debug, Default)]
@@ -63,9 +66,9 @@ impl Family<'_> {
         self.line("", labels, None, value);
     }
 
-    /// Writes the samples of one distribution, in seconds.
-    pub fn histogram(&mut self, labels: Labels<'_>, durations: &Distribution) {
-        for power in HISTOGRAM_POWERS {
+    /// Writes the samples of one distribution, in seconds, with bounds such as [`FINE`].
+    pub fn histogram(&mut self, labels: Labels<'_>, durations: &Distribution, powers: &[u32]) {
+        for power in powers {
             let bound = Duration::from_micros(1 << power);
             self.line("_bucket", labels, Some(&bound.as_secs_f64().to_string()), durations.at_most(bound));
         }
@@ -139,7 +142,7 @@ mod tests {
         let mut sum = Distribution::default();
         histogram.add_to(&mut sum);
         let mut text = Exposition::default();
-        text.family("a_seconds", Kind::Histogram, "").histogram(&[("p", "shop")], &sum);
+        text.family("a_seconds", Kind::Histogram, "").histogram(&[("p", "shop")], &sum, FINE);
         let text = text.finish();
         for line in [
             "a_seconds_bucket{p=\"shop\",le=\"0.000512\"} 0",

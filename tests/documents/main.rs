@@ -5,6 +5,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+#[path = "../support/mod.rs"]
+mod support;
+
 mod configuration;
+mod metrics;
 mod pages;
 mod programs;

@@ -33,6 +33,7 @@ mod http2_upstream;
 mod leftovers;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod proxy_protocol;
 mod registration;
 mod reload;
