@@ -89,6 +89,7 @@ impl Reloader {
 
     /// Tries it, and tells what came of it.
     async fn reload(&mut self, trigger: Trigger) -> Result<Report, Refused> {
+        self.control.reloads.begin(trigger);
         let result = self.swap().await;
         let refused = match &result {
             Ok(report) => {

@@ -85,6 +85,8 @@ async fn every_promised_key_is_there() {
     keys(&target["first_byte_ms"], "p50 p99");
     let zone = json!({
         "name": "az-a", "targets": 1, "healthy": 1, "requests": 0, "share": 100.0, "state": "ok", "until": null, "reason": null,
+        "since": null, "left_seconds": null, "evacuated": 0.0, "sessions": 0, "in_flight": 0,
+        "first_byte_ms": { "p50": null, "p99": null },
     });
     assert_eq!(pool["zones"], json!([zone]));
     for time in [&target["since"], &target["last_probe"]["at"]] {
@@ -258,7 +260,9 @@ async fn the_document_lists_what_there_is_and_nothing_else() {
         let real =
             path.replace("{pool}", "shop").replace("{target}", &format!("-/{origin}")).replace("{zone}", "-");
         for method in ["GET", "PUT", "POST", "DELETE", "PATCH"] {
-            let answer = admin(&edge).request(method, &real, &[], b"").await;
+            // What goes on without end is asked for its head.
+            let sent = if real == "/v1/events" && method == "GET" { "HEAD" } else { method };
+            let answer = admin(&edge).request(sent, &real, &[], b"").await;
             let listed = item.get(method.to_lowercase()).is_some();
             assert_ne!(answer.status, 404, "{path}");
             assert_eq!(answer.status != 405, listed, "{method} {path}: {}", answer.status);

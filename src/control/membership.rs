@@ -156,12 +156,15 @@ impl PoolControl {
         self.targets.borrow().iter().any(|target| &*target.state.zone == zone)
     }
 
-    /// The snapshot there would be if `zone` were taken out.
-    pub fn snapshot_without(&self, zone: &ZoneName) -> Snapshot {
+    /// How `zone` would be taken out if the operator gave it back: it may be gray.
+    pub fn zone_out_without_shift(&self, zone: &ZoneName) -> Option<ZoneOut> {
+        review::zone_out(&self.config().zones, None, self.reviewed.borrow().gray.as_ref(), zone)
+    }
+
+    /// The snapshot there would be if its members were as `change` makes them.
+    pub fn snapshot_if(&self, change: impl FnMut(&mut Member)) -> Snapshot {
         let mut members = self.members(&self.targets.borrow(), Instant::now());
-        for member in members.iter_mut().filter(|member| member.state.zone == *zone) {
-            member.zone_out = Some(ZoneOut { moved: 1.0, trickle: 0.0 });
-        }
+        members.iter_mut().for_each(change);
         Snapshot::build(&self.config(), self.zone.borrow().as_ref(), members)
     }
 

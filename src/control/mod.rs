@@ -9,6 +9,7 @@
 //! health/      checks the targets
 //! review       the regular look at each pool, which carries out what these decide:
 //! outlier, gray_zone, drain, shift     who is out, for what reason, until when; window: what they look at
+//! figures      what a change of a target would do
 //! reloads      the way to ask for another configuration, and what came of it
 //! acme/        obtains certificates; durable: files that are whole after a crash
 //! dns_answers/ which nodes are answered to questions for the balancer's own names
@@ -25,6 +26,7 @@ pub mod discovery;
 pub mod dns_answers;
 pub mod drain;
 pub mod durable;
+pub mod figures;
 pub mod gray_zone;
 pub mod health;
 pub mod membership;

@@ -88,6 +88,7 @@ pub struct Outcome {
 pub struct Reloads {
     asking: mpsc::Sender<Request>,
     asked: RefCell<Option<mpsc::Receiver<Request>>>,
+    under_way: Cell<Option<(SystemTime, Trigger)>>,
     last: RefCell<Option<Outcome>>,
     done: Cell<u64>,
     refused: Cell<u64>,
@@ -99,6 +100,7 @@ impl Default for Reloads {
         Self {
             asking,
             asked: RefCell::new(Some(asked)),
+            under_way: Cell::new(None),
             last: RefCell::default(),
             done: Cell::new(0),
             refused: Cell::new(0),
@@ -122,8 +124,19 @@ impl Reloads {
         self.asked.take()
     }
 
+    /// A reload begins; [`Reloads::note`] ends it.
+    pub fn begin(&self, trigger: Trigger) {
+        self.under_way.set(Some((SystemTime::now(), trigger)));
+    }
+
+    /// The reload under way: since when, and who wanted it.
+    pub fn under_way(&self) -> Option<(SystemTime, Trigger)> {
+        self.under_way.get()
+    }
+
     /// Remembers what came of a reload.
     pub fn note(&self, outcome: Outcome) {
+        self.under_way.set(None);
         let count = if outcome.refused.is_empty() { &self.done } else { &self.refused };
         count.set(count.get() + 1);
         self.last.replace(Some(outcome));

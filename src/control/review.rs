@@ -299,12 +299,16 @@ impl Tended {
         }
     }
 
+    /// Since when it leaves on purpose, and when its bound sessions have to; `None` if it does not.
+    pub fn departure(&self, rules: &config::Drain) -> Option<(Instant, Instant)> {
+        let asked = self.drain.since().zip(self.drain.ends_at(rules.deadline));
+        let begun = |end: Instant| end.checked_sub(rules.deadline).unwrap_or(end);
+        asked.or_else(|| self.standing.leaves_at().map(|end| (begun(end), end)))
+    }
+
     /// Whether nothing is lost when it is switched off now.
     pub fn is_safe_to_remove(&self, rules: &config::Drain, now: Instant) -> bool {
-        let asked = self.drain.since().zip(self.drain.ends_at(rules.deadline));
-        let vanished =
-            || self.standing.leaves_at().map(|end| (end.checked_sub(rules.deadline).unwrap_or(now), end));
-        let Some((since, end)) = asked.or_else(vanished) else { return false };
+        let Some((since, end)) = self.departure(rules) else { return false };
         let last_seen = self.state.bound().and_then(|bound| bound.last_seen());
         let quiet_for = last_seen.map(|at| {
             let at = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(at));

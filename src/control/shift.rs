@@ -1,7 +1,7 @@
 //! Zones that the operator has taken out, each until a stated time; for all pools of the node.
 //!
-//! A shift always ends: whoever forgets it gets the zone back. What a shift would do is computed by building the very
-//! snapshot that it would lead to ([`figures`]); it is refused when too little would be left.
+//! A shift always ends: whoever forgets it gets the zone back. What a shift would do, or its end, is computed by building
+//! the very snapshot that it would lead to ([`figures`]); it is refused when too little would be left.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::Control;
 use super::membership::PoolControl;
 use super::state::KeptShift;
 use crate::config::ZoneName;
-use crate::pool::Status;
+use crate::pool::{Snapshot, Status, ZoneOut};
 
 /// Shortest and longest shift.
 pub const LIMITS: std::ops::RangeInclusive<Duration> =
@@ -84,10 +84,19 @@ impl Shifts {
     }
 }
 
-/// What a shift means for each pool that has targets in the zone.
+/// What an operator may want with a zone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wish {
+    /// Take it out.
+    Out,
+    /// Give it back.
+    Back,
+}
+
+/// What a shift, or its end, means for each pool that has targets in the zone.
 #[derive(Debug, Serialize)]
 pub struct Figures {
-    /// The zone that is to be out.
+    /// The zone that is to be out, or back.
     zone: String,
     /// Whether every pool can spare it.
     pub enough: bool,
@@ -112,7 +121,7 @@ impl Figures {
 #[derive(Debug, Serialize)]
 struct PoolFigures {
     pool: String,
-    /// Healthy targets of the other zones, as a share of all targets.
+    /// Healthy targets of the zones that would be in, as a share of all targets.
     capacity_left: f64,
     /// The least that `shift_capacity` asks for.
     capacity_needed: f64,
@@ -121,19 +130,48 @@ struct PoolFigures {
     zones: Vec<ZoneFigures>,
 }
 
+/// One zone of a pool, before and after a change.
 #[derive(Debug, Serialize)]
-struct ZoneFigures {
+pub struct ZoneFigures {
     zone: String,
     targets: usize,
     healthy: usize,
-    /// Part of the new requests now.
+    /// Part of the requests without a session now (0.0 to 1.0).
     share_now: f64,
-    /// Part of the new requests during the shift.
+    /// The same after the change.
     share_then: f64,
 }
 
-/// What taking `zone` out would do; `None` if no pool has a target there.
-pub fn figures(control: &Control, zone: &ZoneName) -> Option<Figures> {
+impl ZoneFigures {
+    /// Every zone of a pool whose snapshot is `now` and would be `then`.
+    pub fn of(now: &Snapshot, then: &Snapshot) -> Vec<Self> {
+        let (shares_now, shares_then) = (now.zone_shares(), then.zone_shares());
+        let share = |shares: &BTreeMap<ZoneName, f64>, zone: &ZoneName| {
+            rounded(shares.get(zone).copied().unwrap_or_default())
+        };
+        let mut zones: BTreeMap<&ZoneName, (usize, usize)> = BTreeMap::new();
+        for target in &now.targets {
+            let (targets, healthy) = zones.entry(&target.state.zone).or_default();
+            *targets += 1;
+            *healthy += usize::from(target.status == Status::Healthy);
+        }
+        let zone = |(zone, (targets, healthy)): (&ZoneName, _)| Self {
+            zone: zone.to_string(),
+            targets,
+            healthy,
+            share_now: share(&shares_now, zone),
+            share_then: share(&shares_then, zone),
+        };
+        zones.into_iter().map(zone).collect()
+    }
+}
+
+fn rounded(share: f64) -> f64 {
+    (share * 1e4).round() / 1e4
+}
+
+/// What it would do to take `zone` out, or to give it back; `None` if no pool has a target there.
+pub fn figures(control: &Control, zone: &ZoneName, wish: Wish) -> Option<Figures> {
     let has = |pool: &&PoolControl| pool.targets().iter().any(|target| target.state.zone == *zone);
     let pools: Vec<PoolFigures> = control
         .running()
@@ -141,47 +179,33 @@ pub fn figures(control: &Control, zone: &ZoneName) -> Option<Figures> {
         .iter()
         .map(AsRef::as_ref)
         .filter(has)
-        .map(|pool| pool_figures(pool, zone))
+        .map(|pool| pool_figures(pool, zone, wish))
         .collect();
     let enough = pools.iter().all(|pool| pool.capacity_left >= pool.capacity_needed);
     (!pools.is_empty()).then(|| Figures { zone: zone.to_string(), enough, pools })
 }
 
-fn pool_figures(pool: &PoolControl, zone: &ZoneName) -> PoolFigures {
-    let (now, then) = (pool.pool().snapshot(), pool.snapshot_without(zone));
-    let (shares_now, shares_then) = (now.zone_shares(), then.zone_shares());
-    let mut zones: BTreeMap<&ZoneName, (usize, usize)> = BTreeMap::new();
-    for target in &now.targets {
-        let (targets, healthy) = zones.entry(&target.state.zone).or_default();
-        *targets += 1;
-        *healthy += usize::from(target.status == Status::Healthy);
-    }
-    let left: usize = zones.iter().filter(|(name, _)| **name != zone).map(|(_, (_, healthy))| healthy).sum();
-    let sessions = now
-        .targets
-        .iter()
-        .filter(|target| target.state.zone == *zone)
-        .filter_map(|target| Some(target.state.bound()?.count()))
-        .sum();
-    let rounded = |share: f64| (share * 1e4).round() / 1e4;
-    let share = |shares: &BTreeMap<ZoneName, f64>, zone: &ZoneName| {
-        rounded(shares.get(zone).copied().unwrap_or_default())
+fn pool_figures(pool: &PoolControl, zone: &ZoneName, wish: Wish) -> PoolFigures {
+    let out = match wish {
+        Wish::Out => Some(ZoneOut { moved: 1.0, trickle: 0.0 }),
+        Wish::Back => pool.zone_out_without_shift(zone),
     };
+    let (now, then) = (
+        pool.pool().snapshot(),
+        pool.snapshot_if(|member| {
+            if member.state.zone == *zone {
+                member.zone_out = out;
+            }
+        }),
+    );
+    let left = then.targets.iter().filter(|target| target.status == Status::Healthy).count();
+    let bound = now.targets.iter().filter(|target| wish == Wish::Out && target.state.zone == *zone);
     PoolFigures {
         pool: pool.pool().name.to_string(),
         capacity_left: rounded(left as f64 / now.targets.len().max(1) as f64),
         capacity_needed: pool.config().zones.shift_capacity,
-        sessions,
-        zones: zones
-            .into_iter()
-            .map(|(zone, (targets, healthy))| ZoneFigures {
-                zone: zone.to_string(),
-                targets,
-                healthy,
-                share_now: share(&shares_now, zone),
-                share_then: share(&shares_then, zone),
-            })
-            .collect(),
+        sessions: bound.filter_map(|target| Some(target.state.bound()?.count())).sum(),
+        zones: ZoneFigures::of(&now, &then),
     }
 }
 

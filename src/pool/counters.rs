@@ -253,6 +253,14 @@ impl Distribution {
         sum
     }
 
+    /// Adds what another has counted.
+    pub fn add(&mut self, other: &Self) {
+        for (into, bucket) in self.buckets.iter_mut().zip(&other.buckets) {
+            *into += bucket;
+        }
+        self.sum_us += other.sum_us;
+    }
+
     /// What was counted since `earlier`, which is an earlier state of the same histograms.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut since = self.clone();

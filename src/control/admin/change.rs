@@ -10,7 +10,8 @@ use super::view::TargetView;
 use crate::config::ZoneName;
 use crate::config::units::parse_duration;
 use crate::control::Control;
-use crate::control::shift::{self, Figures, Shift};
+use crate::control::figures::{self, TargetFigures};
+use crate::control::shift::{self, Figures, Shift, Wish};
 use crate::control::state::{Kept, KeptOut, KeptShift, OutState};
 use crate::pool::AdminState;
 use crate::telemetry::time::rfc3339;
@@ -22,6 +23,17 @@ pub(super) struct StateChange {
     state: WantedState,
     /// For the bound sessions of a target that is drained; default: that of the pool.
     deadline: Option<String>,
+    /// Only say what would happen.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Answer to a dry run of that.
+#[derive(Serialize)]
+struct StateView {
+    name: String,
+    done: bool,
+    figures: TargetFigures,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -58,6 +70,14 @@ struct ShiftView {
     figures: Figures,
 }
 
+/// Answer to a dry run of its end.
+#[derive(Serialize)]
+struct RestoreView {
+    zone: String,
+    restored: bool,
+    figures: Figures,
+}
+
 /// Longest comment.
 const COMMENT_MAX: usize = 500;
 
@@ -83,6 +103,10 @@ pub(super) async fn set_state(
         let message = format!("pool {pool} has no target {target:?}: GET /v1/pools/{pool} lists them");
         ApiError::new(StatusCode::NOT_FOUND, "unknown_target", message)
     };
+    if change.dry_run {
+        let figures = figures::figures(&control, target, wanted, deadline).ok_or_else(unknown)?;
+        return Ok(json(StatusCode::OK, &StateView { name: target.to_owned(), done: false, figures }));
+    }
     if !control.set_admin(target, wanted, deadline) {
         return Err(unknown());
     }
@@ -108,7 +132,7 @@ pub(super) async fn shift(control: &Control, zone: &str, change: ShiftChange) ->
         return Err(bad(&format!("the comment is longer than {COMMENT_MAX} characters")));
     }
     let zone = ZoneName::from(zone);
-    let figures = shift::figures(control, &zone).ok_or_else(|| unknown_zone(&zone))?;
+    let figures = shift::figures(control, &zone, Wish::Out).ok_or_else(|| unknown_zone(&zone))?;
     if !figures.enough && !change.force && !change.dry_run {
         let message = format!("{}; force it if that is what you want", figures.shortage());
         return Err(ApiError::new(StatusCode::CONFLICT, "no_capacity", message));
@@ -125,8 +149,13 @@ pub(super) async fn shift(control: &Control, zone: &str, change: ShiftChange) ->
     Ok(json(StatusCode::OK, &ShiftView { zone: zone.to_string(), done: !change.dry_run, until, figures }))
 }
 
-/// Gives a zone back; one that is not out stays as it is.
-pub(super) async fn restore(control: &Control, zone: &str) -> Result<Reply, ApiError> {
+/// Gives a zone back, or says what that would do; one that is not out stays as it is.
+pub(super) async fn restore(control: &Control, zone: &str, dry_run: bool) -> Result<Reply, ApiError> {
+    if dry_run {
+        let name = ZoneName::from(zone);
+        let figures = shift::figures(control, &name, Wish::Back).ok_or_else(|| unknown_zone(zone))?;
+        return Ok(json(StatusCode::OK, &RestoreView { zone: zone.to_owned(), restored: false, figures }));
+    }
     let restored = control.end_shift(zone);
     if !restored && !control.running().pools.iter().any(|pool| pool.has_zone(zone)) {
         return Err(unknown_zone(zone));

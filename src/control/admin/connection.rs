@@ -21,9 +21,10 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, warn};
 
-use super::answer;
+use super::events::{self, Feed, Hold};
 use super::guard::Guard;
 use super::listen::{AdminListener, AdminSocket};
+use super::{Link, answer};
 use crate::control::Control;
 
 /// Connections served at a time; more wait in the kernel's queue.
@@ -51,10 +52,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers on `listener` until dropped. Needs a `LocalSet`.
 pub(in crate::control) async fn serve(control: Rc<Control>, listener: AdminListener) {
-    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let (slots, feed) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Rc::new(Feed::new(events::STEP)));
+    let fed = (control.clone(), feed.clone());
+    spawn_local(async move { fed.1.run(&fed.0).await });
     let served = match listener.socket {
-        AdminSocket::Tcp(socket) => serve_tcp(control, socket, slots).await,
-        AdminSocket::Unix(socket, _removed_at_the_end) => serve_unix(control, socket, slots).await,
+        AdminSocket::Tcp(socket) => serve_tcp(control, feed, socket, slots).await,
+        AdminSocket::Unix(socket, _removed_at_the_end) => serve_unix(control, feed, socket, slots).await,
     };
     if let Err(error) = served {
         error!(%error, "the admin API cannot be served");
@@ -64,6 +67,7 @@ pub(in crate::control) async fn serve(control: Rc<Control>, listener: AdminListe
 
 async fn serve_tcp(
     control: Rc<Control>,
+    feed: Rc<Feed>,
     socket: std::net::TcpListener,
     slots: Arc<Semaphore>,
 ) -> io::Result<()> {
@@ -71,7 +75,10 @@ async fn serve_tcp(
     while let Ok(slot) = slots.clone().acquire_owned().await {
         match socket.accept().await.and_then(|(stream, _)| Ok((stream.local_addr()?, stream))) {
             Ok((local, stream)) => {
-                spawn_local(hold(slot, connection(control.clone(), stream, Some(local), LIMITS)));
+                spawn_local(hold(
+                    slot,
+                    connection(control.clone(), feed.clone(), stream, Some(local), LIMITS),
+                ));
             }
             Err(error) => pause(&error).await,
         }
@@ -81,6 +88,7 @@ async fn serve_tcp(
 
 async fn serve_unix(
     control: Rc<Control>,
+    feed: Rc<Feed>,
     socket: std::os::unix::net::UnixListener,
     slots: Arc<Semaphore>,
 ) -> io::Result<()> {
@@ -88,7 +96,7 @@ async fn serve_unix(
     while let Ok(slot) = slots.clone().acquire_owned().await {
         match socket.accept().await {
             Ok((stream, _)) => {
-                spawn_local(hold(slot, connection(control.clone(), stream, None, LIMITS)));
+                spawn_local(hold(slot, connection(control.clone(), feed.clone(), stream, None, LIMITS)));
             }
             Err(error) => pause(&error).await,
         }
@@ -108,25 +116,42 @@ async fn hold(slot: OwnedSemaphorePermit, connection: impl Future<Output = ()>) 
 }
 
 /// Serves one connection to its end; `local` is this end of it, unless it is a unix socket.
-async fn connection<S>(control: Rc<Control>, stream: S, local: Option<SocketAddr>, limits: Limits)
-where
+async fn connection<S>(
+    control: Rc<Control>,
+    feed: Rc<Feed>,
+    stream: S,
+    local: Option<SocketAddr>,
+    limits: Limits,
+) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let hold = Rc::new(Hold::default());
     let service = service_fn(|request| {
         let control = control.clone();
         // A reload may have brought another token.
         let token = control.running().config.admin.as_ref().and_then(|admin| admin.token.clone());
-        let guard = Guard { token, local };
-        async move { Ok::<_, Infallible>(answer(&control, &guard, request).await) }
+        let link = Link { guard: Guard { token, local }, feed: feed.clone(), hold: hold.clone() };
+        async move { Ok::<_, Infallible>(answer(&control, &link, request).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    let ended = match timeout(limits.life, connection.as_mut()).await {
-        Ok(ended) => ended,
-        Err(_) => {
-            connection.as_mut().graceful_shutdown();
-            timeout(limits.end, connection).await.unwrap_or(Ok(()))
+    let served = async {
+        match timeout(limits.life, connection.as_mut()).await {
+            Ok(ended) => ended,
+            // It ends by itself, and its connection with it.
+            Err(_) if hold.streams.get() => connection.await,
+            Err(_) => {
+                connection.as_mut().graceful_shutdown();
+                timeout(limits.end, connection).await.unwrap_or(Ok(()))
+            }
+        }
+    };
+    let ended = tokio::select! {
+        ended = served => ended,
+        () = hold.cut.notified() => {
+            debug!("a reader of events took none for too long");
+            Ok(())
         }
     };
     if let Err(error) = ended {
@@ -159,7 +184,11 @@ mod tests {
         let (_, phase) = tokio::sync::watch::channel(Phase::Serving);
         let node = Node { pools, phase, started: Instant::now() };
         let (ours, theirs) = duplex(buffer);
-        spawn_local(connection(Rc::new(Control::new(node, config, Vec::new())), theirs, None, limits));
+        let control = Rc::new(Control::new(node, config, Vec::new()));
+        let feed = Rc::new(Feed::new(SHORT / 10));
+        let fed = (control.clone(), feed.clone());
+        spawn_local(async move { fed.1.run(&fed.0).await });
+        spawn_local(connection(control, feed, theirs, None, limits));
         ours
     }
 
@@ -195,6 +224,25 @@ mod tests {
             let given_up = async { while stream.write_all(b"x").await.is_ok() {} };
             timeout(Duration::from_secs(15), given_up).await.expect("the connection ends");
             assert!(to_end(&mut stream).await.len() <= 64);
+        };
+        LocalSet::new().run_until(scene).await;
+    }
+
+    #[tokio::test]
+    async fn a_reader_of_events_outlives_the_connection_of_others_and_is_cut_when_it_stalls() {
+        let limits = Limits { head: LONG, life: SHORT, end: SHORT };
+        let scene = async {
+            let mut stream = connect(4096, limits);
+            stream.write_all(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+            let begun = Instant::now();
+            let mut buffer = [0; 4096];
+            while begun.elapsed() < SHORT * 5 {
+                let read = timeout(Duration::from_secs(15), stream.read(&mut buffer)).await.unwrap();
+                assert_ne!(read.unwrap(), 0, "it goes on for as long as somebody reads");
+            }
+            // Nothing is read any more; what shows that the other end has gone is that it takes nothing.
+            let cut = async { while stream.write_all(b"x").await.is_ok() {} };
+            timeout(Duration::from_secs(15), cut).await.expect("the connection ends");
         };
         LocalSet::new().run_until(scene).await;
     }

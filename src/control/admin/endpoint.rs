@@ -21,6 +21,8 @@ pub(super) enum Endpoint {
     Reload,
     /// `/v1/dns`
     Dns,
+    /// `/v1/events`
+    Events,
     /// `/v1/pools`
     Pools,
     /// `/v1/pools/{pool}`
@@ -54,6 +56,7 @@ impl Endpoint {
             "/v1/openapi.json" => return Some(Self::OpenApi),
             "/v1/reload" => return Some(Self::Reload),
             "/v1/dns" => return Some(Self::Dns),
+            "/v1/events" => return Some(Self::Events),
             "/v1/pools" => return Some(Self::Pools),
             _ => {}
         }

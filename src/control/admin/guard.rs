@@ -2,7 +2,8 @@
 //!
 //! Without a token the API is bound to this machine (the configuration sees to that), and the danger is a web page that
 //! the operator has open: it may point a name of its own at 127.0.0.1 (DNS rebinding), or send requests blindly (CSRF).
-//! Such requests carry a foreign `Host` or `Origin`. A page cannot know the token, so with a token any `Host` will do.
+//! Such requests carry a foreign `Host` or `Origin`, or, where a browser sends no `Origin` (an image, a script), a
+//! `Sec-Fetch-Site` that says so. A page cannot know the token, so with a token any `Host` will do.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -81,8 +82,15 @@ fn is_own(host: &Authority, local: IpAddr) -> bool {
     }
 }
 
-/// Whether a browser says that a page from elsewhere sent this.
+/// Whether a browser says that a page from elsewhere sent this. Somebody who follows a link to here is no page.
 fn is_foreign(fields: &HeaderMap) -> bool {
+    let says = |name: &str, values: &[&str]| {
+        fields.get(name).is_some_and(|value| values.iter().any(|known| value.as_bytes() == known.as_bytes()))
+    };
+    let elsewhere = says("sec-fetch-site", &["cross-site", "same-site"]);
+    if elsewhere && !says("sec-fetch-dest", &["document"]) {
+        return true;
+    }
     let Some(origin) = fields.get(header::ORIGIN) else { return false };
     let own = host(fields);
     let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://"));

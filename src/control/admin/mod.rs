@@ -13,6 +13,7 @@ mod connection;
 mod dashboard;
 mod dns_view;
 mod endpoint;
+mod events;
 mod guard;
 mod listen;
 mod register;
@@ -20,10 +21,11 @@ mod reload;
 mod reply;
 mod view;
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use serde::Deserialize;
@@ -35,6 +37,7 @@ use crate::telemetry::prometheus;
 pub(super) use connection::serve;
 use dns_view::DnsView;
 use endpoint::Endpoint;
+use events::{Feed, Hold};
 use guard::Guard;
 pub use listen::{AdminListener, BindError};
 use reply::{ApiError, JSON, Reply, TEXT, json, text};
@@ -49,10 +52,17 @@ const BODY_MAX: usize = 64 * 1024;
 /// What the API is, for programs that write clients.
 const OPENAPI: &str = include_str!("openapi.json");
 
+/// One connection to the API.
+struct Link {
+    guard: Guard,
+    feed: Rc<Feed>,
+    hold: Rc<Hold>,
+}
+
 /// Answers one request.
-async fn answer(control: &Control, guard: &Guard, request: Request<Incoming>) -> Reply {
-    let result = match admit(guard, &request) {
-        Ok(endpoint) => reply(control, endpoint, request).await,
+async fn answer(control: &Control, link: &Link, request: Request<Incoming>) -> Reply {
+    let result = match admit(&link.guard, &request) {
+        Ok(endpoint) => reply(control, link, endpoint, request).await,
         Err(error) => Err(error),
     };
     result.unwrap_or_else(Reply::from)
@@ -75,7 +85,12 @@ fn admit(guard: &Guard, request: &Request<Incoming>) -> Result<Endpoint, ApiErro
     }
 }
 
-async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>) -> Result<Reply, ApiError> {
+async fn reply(
+    control: &Control,
+    link: &Link,
+    endpoint: Endpoint,
+    request: Request<Incoming>,
+) -> Result<Reply, ApiError> {
     match endpoint {
         Endpoint::Dashboard => Ok(dashboard::page()),
         Endpoint::Livez => Ok(text(StatusCode::OK, TEXT, "ok\n")),
@@ -93,6 +108,7 @@ async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>
             let nodes = control.dns.as_ref().ok_or_else(no_dns)?;
             Ok(json(StatusCode::OK, &DnsView::of(nodes)))
         }
+        Endpoint::Events => link.feed.begin(control, request.method(), &link.hold),
         Endpoint::Pools => Ok(json(StatusCode::OK, &NodeView::of(control))),
         Endpoint::Pool(name) => {
             let pool = control.pool(&name).ok_or_else(|| unknown_pool(&name))?;
@@ -107,8 +123,22 @@ async fn reply(control: &Control, endpoint: Endpoint, request: Request<Incoming>
         Endpoint::Target { pool, target } => {
             register::register(control, &pool, &target, read_json_or_nothing(request).await?).await
         }
-        Endpoint::Shift(zone) if request.method() == Method::DELETE => change::restore(control, &zone).await,
+        Endpoint::Shift(zone) if request.method() == Method::DELETE => {
+            change::restore(control, &zone, is_dry_run(request.uri())?).await
+        }
         Endpoint::Shift(zone) => change::shift(control, &zone, read_json(request).await?).await,
+    }
+}
+
+/// Whether the query asks for nothing but what would happen.
+fn is_dry_run(uri: &Uri) -> Result<bool, ApiError> {
+    match uri.query() {
+        None | Some("" | "dry_run=false") => Ok(false),
+        Some("dry_run=true") => Ok(true),
+        Some(_) => {
+            let message = "the query may be dry_run=true and nothing else";
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_query", message))
+        }
     }
 }
 

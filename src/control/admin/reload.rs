@@ -7,8 +7,8 @@ use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
 
-use super::read_body;
 use super::reply::{ApiError, Reply, json};
+use super::{is_dry_run, read_body};
 use crate::config::changes::KeyChange;
 use crate::control::Control;
 use crate::control::reloads::{Refused, Report, Wanted};
@@ -42,11 +42,7 @@ struct ChangeView {
 
 pub(super) async fn reload(control: &Control, request: Request<Incoming>) -> Result<Reply, ApiError> {
     let bad = |message: &str| ApiError::new(StatusCode::BAD_REQUEST, "bad_query", message);
-    let dry_run = match request.uri().query() {
-        None | Some("" | "dry_run=false") => false,
-        Some("dry_run=true") => true,
-        Some(_) => return Err(bad("the query may be dry_run=true and nothing else")),
-    };
+    let dry_run = is_dry_run(request.uri())?;
     let body = read_body(request.into_body(), CONFIG_MAX).await?;
     // Some clients send an empty object when there is nothing to send.
     let wanted = match (dry_run, matches!(body.trim_ascii(), b"" | b"{}")) {

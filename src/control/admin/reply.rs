@@ -5,9 +5,10 @@
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use serde::Serialize;
 
+use super::events::Pictures;
 use super::guard::Denial;
 
 /// Media type of JSON.
@@ -16,8 +17,8 @@ pub(super) const JSON: &str = "application/json";
 /// Media type of plain text.
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
-/// An answer with its whole body.
-pub(super) type Reply = Response<Full<Bytes>>;
+/// An answer with its whole body, or one that goes on.
+pub(super) type Reply = Response<Either<Full<Bytes>, Pictures>>;
 
 /// A request that cannot be done.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ struct ErrorText<'a> {
 
 /// An answer of this type, to be used now and not kept.
 pub(super) fn text(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    let mut reply = Response::new(Either::Left(Full::new(body.into())));
     *reply.status_mut() = status;
     let fields = reply.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));

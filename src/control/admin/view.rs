@@ -3,12 +3,11 @@
 //! Keys may be added and are never renamed. Counts are those since the start of the process, quantiles those of the
 //! last minute.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Serialize, Serializer};
 
-use crate::config::{self, Balance, StickinessMode};
+use crate::config::{self, Balance, StickinessMode, ZoneName};
 use crate::control::health::Probed;
 use crate::control::membership::{PoolControl, admin_word, health_word};
 use crate::control::metrics::{CLASSES, count_zones};
@@ -58,7 +57,15 @@ pub(super) struct ConfigView {
     watch: bool,
     /// Settings that wait for a restart.
     restart_needed: Vec<String>,
+    /// A reload that is under way.
+    reloading: Option<ReloadingView>,
     last_reload: Option<ReloadView>,
+}
+
+#[derive(Serialize)]
+struct ReloadingView {
+    since: String,
+    trigger: &'static str,
 }
 
 #[derive(Serialize)]
@@ -119,11 +126,26 @@ struct ZoneView {
     requests: u64,
     /// Part of the requests without a session that it gets now, in percent.
     share: f64,
+    #[serde(flatten)]
+    out: OutView,
+    /// Part of its sessions that has to go elsewhere while it is out, in percent.
+    evacuated: f64,
+    /// About how many sessions bound to its targets were seen in the last minutes.
+    sessions: u64,
+    in_flight: u64,
+    first_byte_ms: Quantiles,
+}
+
+/// Whether and how a zone is out of service.
+#[derive(Serialize)]
+struct OutView {
     /// `"ok"`, `"shifted"` (by the operator), `"gray"` (taken out because it stood out) or `"failed"` (too few healthy
     /// targets).
     state: &'static str,
-    /// Until when it is out, and why.
+    /// Since when and until when it is out, and why.
+    since: Option<String>,
     until: Option<String>,
+    left_seconds: Option<f64>,
     reason: Option<String>,
 }
 
@@ -146,6 +168,11 @@ pub(super) struct TargetView {
     sessions: u64,
     /// It drains, and nothing is lost when it is switched off.
     safe_to_remove: bool,
+    /// How it leaves on purpose.
+    drain: Option<DrainView>,
+    /// How often it was ejected, and until when it is.
+    ejections: u64,
+    ejected_seconds: Option<f64>,
     /// Who lists it: "file", "runtime" or "dns" with the question.
     source: String,
     admin: &'static str,
@@ -158,6 +185,16 @@ pub(super) struct TargetView {
     last_probe: Option<ProbeView>,
     checks: Checked,
     since: String,
+}
+
+#[derive(Serialize)]
+struct DrainView {
+    /// `"operator"`, `"target"` (it asks for it) or `"source"` (nothing lists it any more).
+    by: &'static str,
+    since: String,
+    /// When its bound sessions have to leave.
+    until: String,
+    left_seconds: f64,
 }
 
 /// The last check of a target or a node.
@@ -235,6 +272,10 @@ impl ConfigView {
             since: rfc3339(running.since),
             watch: running.config.watch,
             restart_needed: running.restart.clone(),
+            reloading: control
+                .reloads
+                .under_way()
+                .map(|(since, trigger)| ReloadingView { since: rfc3339(since), trigger: trigger.as_str() }),
             last_reload: last,
         }
     }
@@ -287,37 +328,71 @@ impl PoolView {
 }
 
 fn zones(control: &PoolControl, snapshot: &Snapshot) -> Vec<ZoneView> {
-    let shares = snapshot.zone_shares();
-    let mut requests: BTreeMap<_, u64> = BTreeMap::new();
-    for target in control.targets().iter() {
-        *requests.entry(target.state.zone.clone()).or_default() +=
-            target.state.lanes.sum(|lane| &lane.attempts);
-    }
-    let zones = count_zones(control).into_iter().zip(requests.into_values());
-    zones
-        .map(|((name, (targets, healthy)), requests)| {
-            let (state, until, reason) = zone_state(control, snapshot, &name);
-            let share = rounded(shares.get(&*name).copied().unwrap_or_default() * 100.0);
-            ZoneView { name: name.to_string(), targets, healthy, requests, share, state, until, reason }
-        })
-        .collect()
+    let (shares, now) = (snapshot.zone_shares(), Instant::now());
+    let counts = count_zones(control).into_iter();
+    counts.map(|(name, count)| ZoneView::of(control, &name, count, shares.get(&name).copied(), now)).collect()
 }
 
-fn zone_state(
-    control: &PoolControl,
-    snapshot: &Snapshot,
-    zone: &str,
-) -> (&'static str, Option<String>, Option<String>) {
-    if let Some(shift) = control.shifts().of(zone) {
-        return ("shifted", Some(rfc3339(shift.until)), shift.comment);
+impl ZoneView {
+    /// The zone as it is now; `count`: its targets, and how many of them are healthy.
+    fn of(
+        control: &PoolControl,
+        name: &ZoneName,
+        count: (u64, u64),
+        share: Option<f64>,
+        now: Instant,
+    ) -> Self {
+        let targets = control.targets();
+        let own = || targets.iter().filter(|target| target.state.zone == *name);
+        let mut first_byte = Distribution::default();
+        own().for_each(|target| first_byte.add(&target.first_byte()));
+        let out = OutView::of(control, name, now);
+        Self {
+            name: name.to_string(),
+            targets: count.0,
+            healthy: count.1,
+            requests: own().map(|target| target.state.lanes.sum(|lane| &lane.attempts)).sum(),
+            share: rounded(share.unwrap_or_default() * 100.0),
+            evacuated: control.zone_out(name).map_or(0.0, |out| rounded(out.moved * 100.0)),
+            sessions: own().filter_map(|target| Some(target.state.bound()?.count())).sum(),
+            in_flight: own().map(|target| u64::from(target.state.in_flight())).sum(),
+            first_byte_ms: Quantiles::of(&first_byte),
+            out,
+        }
     }
-    if let Some(gray) = control.reviewed().gray.as_ref().filter(|gray| &*gray.zone == zone) {
-        let left = gray.until.saturating_duration_since(Instant::now());
-        return ("gray", Some(rfc3339(SystemTime::now() + left)), Some(gray.reason.clone()));
-    }
-    match snapshot.failed_zones.iter().any(|failed| &**failed == zone) {
-        true => ("failed", None, Some("fewer healthy targets than zones.min_healthy".to_owned())),
-        false => ("ok", None, None),
+}
+
+impl OutView {
+    fn of(control: &PoolControl, zone: &ZoneName, now: Instant) -> Self {
+        let wall = SystemTime::now();
+        if let Some(shift) = control.shifts().of(zone) {
+            let left = shift.until.duration_since(wall).unwrap_or_default();
+            return Self {
+                state: "shifted",
+                since: Some(rfc3339(shift.since)),
+                until: Some(rfc3339(shift.until)),
+                left_seconds: Some(rounded(left.as_secs_f64())),
+                reason: shift.comment,
+            };
+        }
+        if let Some(gray) = control.reviewed().gray.as_ref().filter(|gray| gray.zone == *zone) {
+            let (ago, rest) = (now.saturating_duration_since(gray.since), left(gray.until, now));
+            return Self {
+                state: "gray",
+                since: Some(rfc3339(wall.checked_sub(ago).unwrap_or(wall))),
+                until: Some(rfc3339(wall + gray.until.saturating_duration_since(now))),
+                left_seconds: Some(rest),
+                reason: Some(gray.reason.clone()),
+            };
+        }
+        let failed = control.pool().snapshot().failed_zones.contains(zone);
+        Self {
+            state: if failed { "failed" } else { "ok" },
+            since: None,
+            until: None,
+            left_seconds: None,
+            reason: failed.then(|| "fewer healthy targets than zones.min_healthy".to_owned()),
+        }
     }
 }
 
@@ -352,6 +427,9 @@ impl TargetView {
             ramp: rounded(target.watched.ramp(config.slow_start, now) * 100.0),
             sessions: state.bound().map_or(0, |bound| bound.count()),
             safe_to_remove: target.is_safe_to_remove(&config.drain, now),
+            drain: DrainView::of(target, config, now),
+            ejections: target.watched.record.ever(),
+            ejected_seconds: target.watched.record.ejected.as_ref().map(|out| left(out.until, now)),
             source: target.standing.source.to_string(),
             admin: admin_word(target.admin),
             health: health_word(target.checks.state()),
@@ -364,6 +442,21 @@ impl TargetView {
             checks: Checked { passed, failed, consecutive: target.checks.consecutive() },
             since: rfc3339(target.since),
         }
+    }
+}
+
+impl DrainView {
+    fn of(target: &Tended, config: &config::Pool, now: Instant) -> Option<Self> {
+        let (since, end) = target.departure(&config.drain)?;
+        let by = match (target.drain.since(), target.admin) {
+            (None, _) => "source",
+            (Some(_), AdminState::Up) => "target",
+            (Some(_), _) => "operator",
+        };
+        let wall = SystemTime::now();
+        let since = wall.checked_sub(now.saturating_duration_since(since)).unwrap_or(wall);
+        let until = wall + end.saturating_duration_since(now);
+        Some(Self { by, since: rfc3339(since), until: rfc3339(until), left_seconds: left(end, now) })
     }
 }
 
@@ -455,6 +548,11 @@ impl Quantiles {
     fn of(durations: &Distribution) -> Self {
         Self { p50: durations.quantile(0.5).map(ms), p99: durations.quantile(0.99).map(ms) }
     }
+}
+
+/// Seconds until then.
+fn left(end: Instant, now: Instant) -> f64 {
+    rounded(end.saturating_duration_since(now).as_secs_f64())
 }
 
 /// Milliseconds to three digits after the point.
