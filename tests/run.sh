@@ -21,7 +21,7 @@ PATH=$PATH:/usr/sbin
 command -v knotd >/dev/null || missing+=(knot)
 command -v named >/dev/null || missing+=(bind9)
 command -v dig >/dev/null || missing+=(bind9-dnsutils)
-# A browser, for its WebSocket: Debian's smallest.
+# A browser, for its WebSocket and for the dashboard: Debian's smallest.
 command -v chromium-headless-shell chromium google-chrome >/dev/null || missing+=(chromium-headless-shell)
 # Reads what we measure, and judges our alert rules.
 command -v prometheus promtool >/dev/null || missing+=(prometheus)
@@ -40,6 +40,11 @@ python=${CARGO_TARGET_DIR:-target}/python
 if ! "$python/bin/python3" -c 'import prometheus_client, jsonschema' 2>/dev/null; then
     python3 -m venv "$python"
     "$python/bin/pip" install --quiet --disable-pip-version-check prometheus_client==0.26.0 jsonschema==4.26.0
+fi
+
+# axe-core, which judges pages; the rest of the package that brings it is not used.
+if ! find "$python/lib" -name axe.min.js | grep -q .; then
+    "$python/bin/pip" install --quiet --disable-pip-version-check --no-deps axe-playwright-python==0.1.8
 fi
 
 # Black-box tests hold thousands of sockets.

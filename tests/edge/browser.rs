@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::process::{Child, Command};
 
 use super::tunnel_ends::set;
+use crate::support::chromium::{FLAGS, program};
 use crate::support::websocket::{CLOSE, frame, next, switch};
 use crate::support::{Authority, Edge, Origin, Reply};
 
@@ -20,19 +21,8 @@ socket.onclose = (close) => report(`closed ${close.code} ${close.reason} ${close
 
 /// A browser that shows `url`, until it is dropped.
 fn browse(url: &str, profile: &tempfile::TempDir) -> Child {
-    let programs = ["chromium-headless-shell", "chromium", "google-chrome"];
-    let folders: Vec<_> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
-    let installed = |program: &&str| folders.iter().any(|folder| folder.join(program).is_file());
-    let program = programs.into_iter().find(installed).expect("a browser is installed: see tests/run.sh");
-    let mut command = Command::new(program);
-    command.args([
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--no-first-run",
-    ]);
-    command.args(["--no-proxy-server", "--disable-background-networking", "--ignore-certificate-errors"]);
+    let mut command = Command::new(program());
+    command.args(FLAGS);
     // Without it, it would end as soon as the page is there.
     command.arg("--remote-debugging-port=0");
     command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);

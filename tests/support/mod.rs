@@ -12,6 +12,7 @@
 )]
 
 pub mod acme;
+pub mod chromium;
 pub mod client;
 pub mod dns;
 pub mod edge;
