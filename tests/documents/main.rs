@@ -9,6 +9,8 @@
 mod support;
 
 mod configuration;
+mod grafana;
 mod metrics;
 mod pages;
 mod programs;
+mod prometheus;

@@ -64,10 +64,10 @@ async fn scraped(edge: &Edge) -> Metrics {
 }
 
 /// What a node needs for as long as it runs.
-type Needed = (Authority, Dns, Origin, Refusing, tempfile::TempDir);
+pub(crate) type Needed = (Authority, Dns, Origin, Refusing, tempfile::TempDir);
 
 /// A node that has all that can be measured: TLS, certificates from an authority, DNS both ways, zones, a reload, failures.
-async fn full_node() -> (Edge, Needed) {
+pub(crate) async fn full_node() -> (Edge, Needed) {
     let authority = Authority::new("edge");
     let issued = authority.issue("shop", &["shop.test"]);
     let dns = Dns::start().await;

@@ -95,7 +95,7 @@ fn every_link_between_the_documents_leads_somewhere() {
 }
 
 /// What a heading is called in links.
-fn anchor_of(line: &str) -> Option<String> {
+pub(crate) fn anchor_of(line: &str) -> Option<String> {
     let title = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?;
     let kept = title
         .to_lowercase()

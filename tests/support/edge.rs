@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
-use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use rustix::process::{
+    Pid, Resource, Signal, getrlimit, kill_process, prlimit, set_parent_process_death_signal,
+};
 use tempfile::TempDir;
 
 use super::client::Client;
@@ -360,6 +362,14 @@ impl Edge {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Lets it open so many file descriptors more than are open now.
+    pub fn leave_descriptors(&self, count: u64) {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count() as u64;
+        let mut limit = getrlimit(Resource::Nofile);
+        limit.current = Some(open + count);
+        prlimit(Some(Pid::from_child(&self.child)), Resource::Nofile, limit).expect("limits can be lowered");
     }
 
     /// Sends SIGHUP.
