@@ -8,4 +8,5 @@ pub mod pool;
 pub mod proxy;
 pub mod reload;
 pub mod server;
+pub mod systemd;
 pub mod telemetry;

@@ -21,6 +21,7 @@ use crate::control::reloads::{Outcome, Refused, Report, Request, Trigger, Wanted
 use crate::control::tended::Tended;
 use crate::control::{Control, Phase, Running};
 use crate::proxy::{Unprepared, Workers};
+use crate::systemd::Notify;
 use crate::telemetry;
 
 /// Between two looks at the files. A change counts when two looks have seen the same, so a file that is being written
@@ -39,13 +40,14 @@ pub struct Reloader {
     control: Rc<Control>,
     workers: Rc<Workers>,
     files: Files,
+    notify: Rc<Notify>,
 }
 
 impl Reloader {
     /// For a node that runs what its files say now.
-    pub fn new(control: Rc<Control>, workers: Rc<Workers>) -> Self {
+    pub fn new(control: Rc<Control>, workers: Rc<Workers>, notify: Rc<Notify>) -> Self {
         let files = Files::new(control.running().config.source.read.iter().map(|file| &**file));
-        Self { control, workers, files }
+        Self { control, workers, files, notify }
     }
 
     /// Reloads at SIGHUP, when a file has changed, and when the admin API asks, for as long as it is polled. Needs a
@@ -90,7 +92,13 @@ impl Reloader {
     /// Tries it, and tells what came of it.
     async fn reload(&mut self, trigger: Trigger) -> Result<Report, Refused> {
         self.control.reloads.begin(trigger);
+        self.notify.reloading();
         let result = self.swap().await;
+        match &result {
+            Ok(report) => self.notify.ready(&format!("configuration {} runs", report.generation)),
+            Err(Refused::NotNow(why)) => self.notify.ready(&format!("no reload now: {why}")),
+            Err(_) => self.notify.ready("the last reload was refused, see the log; what ran before goes on"),
+        }
         let refused = match &result {
             Ok(report) => {
                 tell(report, trigger);

@@ -21,6 +21,10 @@ use crate::lifecycle::Phase;
 use crate::pool::Pools;
 use crate::proxy::{BindError, BoundListener, Workers};
 use crate::reload::Reloader;
+use crate::systemd::{Notify, Turning};
+
+/// Between two looks at whether there is something to tell systemd, at most.
+const TELLING: Duration = Duration::from_secs(5);
 
 /// Why a node did not start, or stopped without being asked.
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +72,14 @@ pub fn run(config: &Arc<Config>) -> Result<(), ServerError> {
         let control = Rc::new(control);
         let workers = Rc::new(Workers::start(config, &control.shared_pools(), &pools, listeners, &watching)?);
         let threads = Threads { workers: &workers, answering };
+        let notify = Rc::new(Notify::from_env());
         phase.send_replace(Phase::Serving);
-        let reloader = Reloader::new(control.clone(), workers.clone());
+        notify.ready(&status(&control));
+        let reloader = Reloader::new(control.clone(), workers.clone(), notify.clone());
         let all = async {
             tokio::select! {
-                result = serve_until_stopped(&control, &phase, &threads, &mut signals) => result,
+                result = serve_until_stopped(&control, &phase, &threads, &mut signals, &notify) => result,
+                () = keep_telling(&control, &workers, &notify) => unreachable!("there is always more to tell"),
                 () = reloader.run(hangup) => unreachable!("reloads have no end"),
                 () = control::run(control.clone(), admin) => {
                     unreachable!("the control plane runs until it is dropped")
@@ -121,6 +128,7 @@ async fn serve_until_stopped(
     phase: &watch::Sender<Phase>,
     threads: &Threads<'_>,
     signals: &mut Signals,
+    notify: &Notify,
 ) -> Result<(), ServerError> {
     tokio::select! {
         () = signals.next() => {}
@@ -129,6 +137,7 @@ async fn serve_until_stopped(
     let shutdown = control.running().config.shutdown;
     tracing::info!(delay = ?shutdown.delay, deadline = ?shutdown.deadline, "stopping");
     phase.send_replace(Phase::Leaving);
+    notify.stopping(&status(control));
     let stop = async {
         tokio::time::sleep(shutdown.delay).await;
         phase.send_replace(Phase::Stopping);
@@ -146,6 +155,47 @@ async fn serve_until_stopped(
         () = signals.next() => tracing::warn!("stopped at once by a second signal"),
     }
     Ok(())
+}
+
+/// Tells systemd how the node is, and that it is well, for as long as it is polled.
+async fn keep_telling(control: &Control, workers: &Workers, notify: &Notify) {
+    if !notify.is_heard() {
+        return std::future::pending().await;
+    }
+    let (mut turning, mut told) = (Turning::default(), String::new());
+    let pause = notify.watchdog().map_or(TELLING, |feed| feed.min(TELLING));
+    loop {
+        if turning.all_have_turned(&control.node.pools.workers, &workers.ended()) {
+            notify.feed_watchdog();
+        } else {
+            tracing::error!("a worker stands still: the watchdog is not fed");
+        }
+        let status = status(control);
+        match control.phase() {
+            Phase::Leaving | Phase::Stopping => notify.extend_timeout(&status),
+            _ if status != told => notify.status(&status),
+            _ => {}
+        }
+        told = status;
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// What the node does, in a line.
+fn status(control: &Control) -> String {
+    let running = control.running();
+    let open = control.node.pools.workers.sum(|lane| &lane.open);
+    match control.phase() {
+        Phase::Leaving | Phase::Stopping => return format!("stopping: {open} connections are still open"),
+        Phase::Starting | Phase::Serving => {}
+    }
+    let (mut targets, mut in_service) = (0, 0);
+    for pool in &running.pools {
+        targets += pool.targets().len();
+        in_service += pool.targets().iter().filter(|target| target.in_service()).count();
+    }
+    let (listeners, pools) = (running.listeners.len(), running.pools.len());
+    format!("serving: {listeners} listeners, {pools} pools, {in_service} of {targets} targets in service")
 }
 
 async fn any_finished(threads: &Threads<'_>) {

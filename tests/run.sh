@@ -14,6 +14,8 @@ command -v curl >/dev/null || missing+=(curl)
 command -v openssl >/dev/null || missing+=(openssl)
 # An authority that gives certificates by ACME.
 command -v pebble >/dev/null || missing+=(pebble)
+# The units in config/systemd are checked by systemd's own program.
+command -v systemd-analyze >/dev/null || missing+=(systemd)
 # Other clients of HTTP/2.
 command -v h2load >/dev/null || missing+=(nghttp2-client)
 # Other DNS servers, whose answers the tests compare with ours.

@@ -115,6 +115,8 @@ pub struct WorkerLane {
     pub requests: Counter,
     /// Refused requests, by [`Refusal`].
     pub refusals: [Counter; Refusal::COUNT],
+    /// Looks that it has taken around: at least one in a second, or it stands still.
+    pub turns: Counter,
     /// Connections lost to a panic.
     pub panics: Counter,
     /// Tunnels (upgraded connections) open now.

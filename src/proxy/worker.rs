@@ -130,6 +130,7 @@ impl Worker {
             } else {
                 tokio::time::sleep(LOOK).await;
             }
+            self.lane().turns.bump();
             let (now, mut news) = (Instant::now(), false);
             let due = now.duration_since(swept) >= SWEEP;
             if due {

@@ -124,6 +124,11 @@ impl Workers {
         self.threads.iter().all(JoinHandle::is_finished)
     }
 
+    /// Of each, whether it has ended.
+    pub fn ended(&self) -> Vec<bool> {
+        self.threads.iter().map(JoinHandle::is_finished).collect()
+    }
+
     /// Whether one has ended.
     pub fn any_finished(&self) -> bool {
         self.threads.iter().any(JoinHandle::is_finished)

@@ -48,6 +48,7 @@ mod streaming;
 mod strict_answers;
 mod strict_heads;
 mod survival;
+mod systemd;
 mod tls;
 mod tls_clients;
 mod tls_config;

@@ -43,6 +43,7 @@ pub struct Setup {
     pool: String,
     targets: String,
     rest: String,
+    environment: Vec<(String, String)>,
 }
 
 /// What a pool can name as a target.
@@ -124,9 +125,15 @@ impl Setup {
         self
     }
 
+    /// One more variable of the program's environment.
+    pub fn environment(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The configuration's text.
     pub fn text(&self) -> String {
-        let Self { top, listener, route, pool, targets, rest } = self;
+        let Self { top, listener, route, pool, targets, rest, .. } = self;
         let mut text = top.clone();
         if !top.contains("workers") {
             text += "workers = 1\n";
@@ -151,12 +158,14 @@ impl Setup {
 
     /// Starts it, and waits until it is ready.
     pub async fn start(self) -> Edge {
-        Edge::start(&self.text()).await
+        let edge = self.start_unready().await;
+        edge.ready().await;
+        edge
     }
 
     /// Starts it, and waits until it listens.
     pub async fn start_unready(self) -> Edge {
-        Edge::start_unready(&self.text()).await
+        Edge::start_in(&self.text(), &self.environment).await
     }
 }
 
@@ -202,8 +211,12 @@ impl Edge {
 
     /// Starts the program with this configuration, and waits until it listens.
     pub async fn start_unready(config: &str) -> Self {
+        Self::start_in(config, &[]).await
+    }
+
+    async fn start_in(config: &str, environment: &[(String, String)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = spawn(&folder, config);
+        let mut child = spawn(&folder, config, environment);
         let log = Log::default();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let into = log.clone();
@@ -402,7 +415,7 @@ impl Edge {
     /// Runs the program with a configuration that it cannot run with: its exit code, and what it wrote.
     pub async fn refuses(config: &str) -> (Option<i32>, String) {
         let folder = tempfile::tempdir().unwrap();
-        let child = spawn(&folder, config);
+        let child = spawn(&folder, config, &[]);
         let output = tokio::task::spawn_blocking(move || child.wait_with_output());
         let output = within("the program to give up", output).await.unwrap().unwrap();
         (output.status.code(), plain(&String::from_utf8_lossy(&output.stderr)))
@@ -431,11 +444,12 @@ pub fn session_keys(folder: &TempDir) -> PathBuf {
     path
 }
 
-fn spawn(folder: &TempDir, config: &str) -> Child {
+fn spawn(folder: &TempDir, config: &str, environment: &[(String, String)]) -> Child {
     let path = folder.path().join("selvedge.toml");
     std::fs::write(&path, config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
-    command.args(["run", "--config"]).arg(path).env_remove("SELVEDGE_ZONE");
+    command.args(["run", "--config"]).arg(path).env_remove("SELVEDGE_ZONE").env_remove("NOTIFY_SOCKET");
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     // SAFETY: between fork and exec this makes one system call and touches no memory of the parent's.
     unsafe {
