@@ -9,6 +9,7 @@
 //! It holds the instances that are alive at this moment, with a TTL of one second, and is told of each change by the
 //! process that keeps them alive, as a line of JSON on standard input. It does not forward and answers for no other zone.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UdpSocket};
+use tokio::sync::watch;
 
 use crate::parent;
 
@@ -78,6 +80,20 @@ pub(crate) async fn run(options: Options) -> Result<(), String> {
     // Nobody waits for an answer of a server that goes away.
     let _ = server.shutdown_gracefully().await;
     Ok(())
+}
+
+/// Turns the list of the living, by name, into the lines that [`run`] reads.
+pub(crate) async fn write_members(
+    mut alive: watch::Receiver<BTreeMap<String, Member>>,
+    feed: watch::Sender<String>,
+) {
+    while alive.changed().await.is_ok() {
+        let members: Vec<Member> = alive.borrow_and_update().values().cloned().collect();
+        match serde_json::to_string(&members) {
+            Ok(line) => drop(feed.send_replace(line)),
+            Err(error) => unreachable!("names and addresses are JSON: {error}"),
+        }
+    }
 }
 
 /// Replaces all records at once: a question sees the old list or the new one.

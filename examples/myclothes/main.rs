@@ -8,6 +8,8 @@
 //!   data.rs      the data folder                                    pages.rs    pages for people (templates/, style.css)
 //!   proxy_config.rs  what the proxy is told                         api.rs      the JSON API
 //!   asg/         the Auto Scaling group: how many instances, and which
+//!   lab/         all of it in three zones that are three networks
+//!   socket.rs    how `myclothes asg` and `myclothes lab` ask what runs
 //!   supervise.rs one process, kept alive                            input.rs    what requests bring, checked
 //!   parent.rs    how a process notices that its parent is gone      failure.rs  what goes wrong, and how it is said
 //! dns.rs         DNS for the instances                            catalogue.rs carts.rs accounts.rs login.rs orders.rs
@@ -24,12 +26,14 @@ mod dns;
 mod failure;
 mod input;
 mod instance;
+mod lab;
 mod login;
 mod orders;
 mod pages;
 mod parent;
 mod proxy_config;
 mod sessions;
+mod socket;
 mod store;
 mod supervise;
 mod system;
@@ -61,6 +65,8 @@ enum Part {
     Instance(instance::Options),
     /// Ask the Auto Scaling group of a system that runs
     Asg(asg::command::Arguments),
+    /// The case study in three zones that are three networks
+    Lab(lab::Arguments),
     /// DNS for the instances; reads who is alive from standard input, and stops when it ends
     Dns(dns::Options),
     /// The proxy: `selvedge` with these arguments; stops when standard input ends
@@ -79,6 +85,7 @@ fn main() -> ExitCode {
             block_on(async { instance::run(options).await.map_err(Trouble::new) })
         }
         Some(Part::Asg(arguments)) => block_on(asg::command::run(arguments)),
+        Some(Part::Lab(arguments)) => lab::run(arguments),
         Some(Part::Dns(options)) => block_on(async { dns::run(options).await.map_err(Trouble::new) }),
         Some(Part::Edge { args }) => return edge(args),
     };
@@ -100,7 +107,7 @@ fn edge(args: Vec<OsString>) -> ExitCode {
     selvedge::cli::run(std::iter::once(OsString::from("selvedge")).chain(args))
 }
 
-fn block_on(work: impl Future<Output = Result<(), Trouble>>) -> Result<(), Trouble> {
+fn block_on<T>(work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(16)

@@ -34,13 +34,16 @@ pub(crate) fn wait_for_end() {
 /// The lines that the parent writes; the channel closes when standard input ends.
 pub(crate) fn lines() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { return };
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
+    std::thread::spawn(move || each_line(|line| sender.blocking_send(line).is_ok()));
     receiver
+}
+
+/// Hands on the lines that the parent writes until they end or `take` wants no more. Blocks.
+pub(crate) fn each_line(mut take: impl FnMut(String) -> bool) {
+    for line in std::io::stdin().lock().lines() {
+        let Ok(line) = line else { return };
+        if !take(line) {
+            return;
+        }
+    }
 }

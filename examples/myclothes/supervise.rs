@@ -13,7 +13,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -50,12 +50,35 @@ pub(crate) struct Part {
 }
 
 /// How a process shows that it is ready.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) enum Ready {
     /// It writes a line to standard output.
     WritesLine,
     /// It accepts connections at this address.
     Accepts(SocketAddr),
+    /// It accepts connections at this unix socket.
+    AcceptsAt(PathBuf),
+}
+
+impl Ready {
+    /// Completes when a connection is accepted.
+    async fn accepts(&self) {
+        loop {
+            let tried = match self {
+                Self::Accepts(address) => {
+                    timeout(READY_DEADLINE, TcpStream::connect(address)).await.map(|tried| tried.map(drop))
+                }
+                Self::AcceptsAt(path) => {
+                    timeout(READY_DEADLINE, UnixStream::connect(path)).await.map(|tried| tried.map(drop))
+                }
+                Self::WritesLine => return,
+            };
+            if matches!(tried, Ok(Ok(()))) {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
 }
 
 /// What happened to a process that is kept alive.
@@ -107,8 +130,7 @@ impl Part {
         }
         let mut output = child.stdout.take().map(BufReader::new);
         let ready = async {
-            match (self.ready, &mut output) {
-                (Ready::Accepts(address), _) => accepts(address).await,
+            match (&self.ready, &mut output) {
                 (Ready::WritesLine, Some(output)) => {
                     // An error or the end of the stream is a process that ends: `wait` below sees it.
                     if output.read_line(&mut String::new()).await.is_ok_and(|length| length > 0) {
@@ -117,6 +139,7 @@ impl Part {
                     std::future::pending().await
                 }
                 (Ready::WritesLine, None) => {}
+                (Ready::Accepts(_) | Ready::AcceptsAt(_), _) => self.ready.accepts().await,
             }
         };
         tokio::select! {
@@ -172,7 +195,7 @@ async fn end(mut child: Child) {
 
 /// A process that is kept alive by a task of its own.
 pub(crate) struct Kept {
-    stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<Kill>,
     task: JoinHandle<()>,
 }
 
@@ -183,7 +206,17 @@ impl Kept {
         // It ends by itself or is killed; a panic there was reported already.
         let _ = self.task.await;
     }
+
+    /// Kills the process, and waits until it is gone.
+    pub(crate) async fn kill(self) {
+        // Nobody listens when the task has ended.
+        let _ = self.stop.send(Kill);
+        let _ = self.task.await;
+    }
 }
+
+/// Asks for an end without a word.
+struct Kill;
 
 /// Keeps the process alive from now on, and says what happens to it.
 pub(crate) fn keep(part: Part, running: Running, on_event: impl FnMut(Event) + Send + 'static) -> Kept {
@@ -195,13 +228,16 @@ async fn keep_alive(
     mut part: Part,
     mut running: Running,
     mut on_event: impl FnMut(Event) + Send + 'static,
-    mut stopped: oneshot::Receiver<()>,
+    mut stopped: oneshot::Receiver<Kill>,
 ) {
     let mut short_lives = 0;
     loop {
         let status = tokio::select! {
             status = live(&mut part, &mut running) => status,
-            _ = &mut stopped => return running.stop().await,
+            kill = &mut stopped => return match kill {
+                Ok(Kill) => running.kill().await,
+                Err(_) => running.stop().await,
+            },
         };
         let died = Instant::now();
         short_lives = if running.since.elapsed() < SHORT_LIFE { short_lives + 1 } else { 0 };
@@ -248,12 +284,6 @@ async fn live(part: &mut Part, running: &mut Running) -> std::io::Result<ExitSta
 async fn write_line(input: &mut ChildStdin, line: &str) {
     let line = format!("{line}\n");
     let _ = timeout(FEED_DEADLINE, input.write_all(line.as_bytes())).await;
-}
-
-async fn accepts(address: SocketAddr) {
-    while !matches!(timeout(READY_DEADLINE, TcpStream::connect(address)).await, Ok(Ok(_))) {
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
 }
 
 /// How long to wait before a process is started again that has died at once this many times in a row.

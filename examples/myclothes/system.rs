@@ -17,8 +17,9 @@ use crate::asg::balancer::Node;
 use crate::asg::fleet::{Alive, Fleet, Site};
 use crate::asg::{self, command};
 use crate::data::Data;
-use crate::dns::Member;
+use crate::dns::{Member, write_members};
 use crate::proxy_config;
+use crate::socket;
 use crate::store::Store;
 use crate::supervise::{Event, Kept, Part, Ready, ending, keep, say};
 use crate::trouble::Trouble;
@@ -123,7 +124,7 @@ impl Plan {
         table.push(["proxy".into(), String::new(), listener, proxy_running.pid.to_string()]);
         table.push(["dns".into(), String::new(), options.dns.to_string(), dns_running.pid.to_string()]);
         let instances = started.run(Node::of(&self.config).into_iter().collect());
-        if let Err(warning) = command::listen(data, instances.wishes.clone()) {
+        if let Err(warning) = socket::listen(&command::socket_in(data), instances.wishes.clone()) {
             eprintln!("myclothes: {warning}");
         }
         Ok(System {
@@ -201,17 +202,6 @@ fn say_event(name: &str, event: &Event) {
             say(format_args!("{name} is back after {} ms as process {pid}", after.as_millis()));
         }
         Event::StartFailed(reason) => say(format_args!("{reason}; it will be tried again")),
-    }
-}
-
-/// Turns the list of the living into the lines that the DNS process reads.
-async fn write_members(mut alive: watch::Receiver<BTreeMap<String, Member>>, feed: watch::Sender<String>) {
-    while alive.changed().await.is_ok() {
-        let members: Vec<Member> = alive.borrow_and_update().values().cloned().collect();
-        match serde_json::to_string(&members) {
-            Ok(line) => drop(feed.send_replace(line)),
-            Err(error) => unreachable!("names and addresses are JSON: {error}"),
-        }
     }
 }
 

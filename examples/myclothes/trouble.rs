@@ -1,5 +1,6 @@
 //! Why a command does not run: one line for the person who typed it, and the exit status.
 
+use std::fmt;
 use std::process::ExitCode;
 
 /// Exit status for a wrong configuration, as `selvedge` itself uses it (EX_CONFIG of sysexits.h).
@@ -27,5 +28,11 @@ impl Trouble {
     pub(crate) fn report(&self) -> ExitCode {
         eprintln!("myclothes: {}", self.text.trim_end());
         ExitCode::from(self.status)
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
     }
 }

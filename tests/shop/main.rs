@@ -5,6 +5,7 @@
 mod browser;
 mod group;
 mod instance;
+mod lab;
 mod processes;
 mod readme;
 mod scaling;

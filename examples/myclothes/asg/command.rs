@@ -1,27 +1,15 @@
 //! `myclothes asg …`: asks a system that runs, over the socket in its data folder.
-//!
-//! One line of JSON each way. Whoever may enter the data folder may do all of it; there is nothing else that guards it.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
 
-use super::fleet::Asked;
 use super::parse_rate;
+use crate::socket;
 use crate::trouble::Trouble;
 
-/// The socket's name in the data folder.
-const SOCKET: &str = "asg.sock";
-/// For a question and its answer.
-const DEADLINE: Duration = Duration::from_secs(5);
-/// Longest line that is read.
-const MAX_LINE: u64 = 1 << 20;
 /// Between two looks whether what was wished has come about.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
@@ -151,7 +139,7 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Trouble> {
             let status = ask(&place.data, &Wish::Status).await?;
             match json {
                 true => {
-                    println!("{}", serde_json::to_string_pretty(&status).map_err(|error| unreadable(&error))?)
+                    println!("{:#}", serde_json::json!(status))
                 }
                 false => print(&status),
             }
@@ -187,75 +175,13 @@ async fn until_steady(data: &Path, patience: Patience) -> Result<(), Trouble> {
 
 /// Asks the system whose data folder this is.
 pub(crate) async fn ask(data: &Path, wish: &Wish) -> Result<Status, Trouble> {
-    let socket = data.join(SOCKET);
-    let exchange = async {
-        let mut stream = UnixStream::connect(&socket).await?;
-        let line = serde_json::to_string(wish).map_err(std::io::Error::other)?;
-        stream.write_all(format!("{line}\n").as_bytes()).await?;
-        line_of(&mut stream).await
-    };
-    let answer = match timeout(DEADLINE, exchange).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => {
-            return Err(Trouble::new(format!(
-                "no system answers at {}: {error}; --data must be the data folder of one that runs",
-                socket.display()
-            )));
-        }
-        Err(_) => {
-            return Err(Trouble::new(format!("no answer from {} within {DEADLINE:?}", socket.display())));
-        }
-    };
-    let answer: Result<Status, String> = serde_json::from_str(&answer).map_err(|error| unreadable(&error))?;
-    answer.map_err(Trouble::new)
+    let whose = "--data must be the data folder of a system that runs";
+    socket::ask(&socket_in(data), whose, wish).await
 }
 
-fn unreadable(error: &serde_json::Error) -> Trouble {
-    Trouble::new(format!("the system's answer is not understood ({error}): is it of another version?"))
-}
-
-/// Answers at the socket in this folder until the receiver is gone. An error is one line.
-pub(crate) fn listen(data: &Path, wishes: mpsc::Sender<Asked>) -> Result<(), String> {
-    let socket = data.join(SOCKET);
-    // One that a killed system has left; whoever holds the folder's lock is the only one.
-    let _ = std::fs::remove_file(&socket);
-    let listener = UnixListener::bind(&socket).map_err(|error| {
-        format!("`myclothes asg` will not work: no socket at {}: {error}", socket.display())
-    })?;
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let wishes = wishes.clone();
-            tokio::spawn(timeout(DEADLINE, answer(stream, wishes)));
-        }
-    });
-    Ok(())
-}
-
-async fn answer(mut stream: UnixStream, wishes: mpsc::Sender<Asked>) {
-    let Ok(line) = line_of(&mut stream).await else { return };
-    let answer: Result<Status, String> = match serde_json::from_str(&line) {
-        Err(error) => Err(format!("this is no command: {error}")),
-        Ok(wish) => {
-            let (reply, answered) = oneshot::channel();
-            let stopping = || Err("the system is stopping".to_owned());
-            match wishes.send((wish, reply)).await {
-                Ok(()) => answered.await.unwrap_or_else(|_| stopping()),
-                Err(_) => stopping(),
-            }
-        }
-    };
-    let answer = serde_json::to_string(&answer).unwrap_or_else(|error| error.to_string());
-    // Whoever asked may have gone.
-    let _ = stream.write_all(format!("{answer}\n").as_bytes()).await;
-}
-
-async fn line_of(stream: &mut (impl AsyncRead + Unpin)) -> std::io::Result<String> {
-    let mut line = String::new();
-    BufReader::new(stream.take(MAX_LINE)).read_line(&mut line).await?;
-    match line.ends_with('\n') {
-        true => Ok(line),
-        false => Err(std::io::ErrorKind::UnexpectedEof.into()),
-    }
+/// Where a system with this data folder takes commands for its group.
+pub(crate) fn socket_in(data: &Path) -> PathBuf {
+    data.join("asg.sock")
 }
 
 fn print(status: &Status) {

@@ -18,6 +18,7 @@ use super::command::{InstanceView, Status, Wish};
 use super::group::{Action, Group, Phase, Slot};
 use super::tracking::{Policy, Tracker};
 use crate::dns::Member;
+use crate::socket;
 use crate::supervise::{Part, Running, ending, pause, say};
 
 /// Lines that `asg status` shows of what happened lately.
@@ -36,7 +37,7 @@ pub(crate) struct Site {
 pub(crate) type Alive = Arc<watch::Sender<BTreeMap<String, Member>>>;
 
 /// A wish with the way back.
-pub(crate) type Asked = (Wish, oneshot::Sender<Result<Status, String>>);
+type Asked = socket::Asked<Wish, Status>;
 
 /// A group that runs, in a task of its own.
 pub(crate) struct Fleet {

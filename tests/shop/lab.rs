@@ -1,0 +1,105 @@
+//! The lab: comes up, is closed to all that its security groups do not name, survives its database, goes without a trace.
+//!
+//! Needs root, network namespaces and Debian's packages; without them it says so and is skipped.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::processes::{program, until_within};
+use tokio::process::Command;
+
+/// For one command.
+const LONG: Duration = Duration::from_secs(180);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_lab_comes_up_lets_through_what_its_groups_allow_fails_over_and_leaves_no_trace() {
+    if let Some(why) = cannot_run().await {
+        println!("SKIPPED, as {why}");
+        return;
+    }
+    // What a test before this one may have left.
+    lab(&["down"]).await;
+    let start = Instant::now();
+    let up = succeed(&["up"]).await;
+    println!("up after {:?}", start.elapsed());
+    assert!(up.contains("az-c-postgres") && up.contains("PostgreSQL's primary is in az-a."), "{up}");
+
+    let matrix = succeed(&["matrix"]).await;
+    assert!(matrix.contains("Exactly what the security groups allow is open."), "{matrix}");
+    assert!(
+        matrix.contains("    postgres   5432\n") && matrix.contains("    edge       443 53 53/udp 80\n"),
+        "{matrix}"
+    );
+    // A hole somewhere else than where the probes start is found.
+    let hole =
+        "ip netns exec az-b nft insert rule inet groups forward ip daddr 10.77.2.30 tcp dport 6379 accept";
+    assert!(Command::new("sh").args(["-c", hole]).status().await.unwrap().success());
+    let output = lab(&["matrix"]).await;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && !printed.contains("az-b-1 to az-b-redis 6379"), "{printed}");
+    assert!(printed.contains("az-b-edge to az-b-redis 6379 is open and must not be"), "{printed}");
+
+    let served = in_client("curl -s -m 10 http://10.77.2.10/api/whoami").await;
+    assert!(served.contains("\"zone\":"), "{served}");
+    let named = in_client("dig +short @10.77.3.10 myclothes.test").await;
+    assert_eq!(named.lines().count(), 3, "{named}");
+
+    let primary = up.lines().find(|line| line.starts_with("az-a-postgres")).unwrap();
+    let pid = primary.split_whitespace().last().unwrap().parse().unwrap();
+    crate::processes::send_signal(pid, rustix::process::Signal::STOP);
+    until_within(LONG, "another primary is found", async || {
+        let status = succeed(&["status"]).await;
+        (status.contains("PostgreSQL's primary is in az-b.")
+            || status.contains("PostgreSQL's primary is in az-c."))
+        .then_some(())
+    })
+    .await;
+    assert!(!crate::processes::runs(pid), "the old one must not go on");
+
+    succeed(&["down"]).await;
+    let left = Command::new("ip").args(["netns", "list"]).output().await.unwrap();
+    let left = String::from_utf8_lossy(&left.stdout).into_owned();
+    assert!(!left.contains("az-") && !left.contains("client"), "{left}");
+    assert!(!Path::new("/var/lib/myclothes-lab").exists());
+    for line in up.lines().filter(|line| line.starts_with("az-")) {
+        for pid in line.split([' ', ',']).filter_map(|word| word.parse().ok()) {
+            assert!(!crate::processes::runs(pid), "{line}");
+        }
+    }
+}
+
+/// Why there can be no lab here.
+async fn cannot_run() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("only root makes network namespaces".to_owned());
+    }
+    let output = Command::new("unshare").args(["--net", "true"]).output().await;
+    if !output.is_ok_and(|output| output.status.success()) {
+        return Some("network namespaces cannot be made here".to_owned());
+    }
+    if !Path::new("/dev/net/tun").exists() {
+        return Some("there is no /dev/net/tun".to_owned());
+    }
+    None
+}
+
+async fn lab(args: &[&str]) -> Output {
+    let mut command = Command::new(program());
+    command.arg("lab").args(args).stdin(Stdio::null()).kill_on_drop(true);
+    tokio::time::timeout(LONG, command.output()).await.expect("it ends").unwrap()
+}
+
+async fn succeed(args: &[&str]) -> String {
+    let output = lab(args).await;
+    assert!(output.status.success(), "{args:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Runs a command where the shoppers are.
+async fn in_client(command: &str) -> String {
+    let output =
+        Command::new("ip").args(["netns", "exec", "client", "sh", "-c", command]).output().await.unwrap();
+    assert!(output.status.success(), "{command}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
