@@ -22,6 +22,7 @@ use crate::pool::Pools;
 use crate::proxy::{BindError, BoundListener, Workers};
 use crate::reload::Reloader;
 use crate::systemd::{Notify, Turning};
+use crate::telemetry::access_log;
 
 /// Between two looks at whether there is something to tell systemd, at most.
 const TELLING: Duration = Duration::from_secs(5);
@@ -58,6 +59,7 @@ pub fn run(config: &Arc<Config>) -> Result<(), ServerError> {
         let dns = config.dns.as_ref().map(DnsListener::bind).transpose()?;
         let hangup = signal(SignalKind::hangup())?;
         let mut signals = Signals::listen()?;
+        let moved = signal(SignalKind::user_defined1())?;
         let pools = Arc::new(Pools::new(config.workers));
         let (phase, watching) = watch::channel(Phase::Starting);
         let node = control::Node { pools: pools.clone(), phase: watching.clone(), started: Instant::now() };
@@ -70,7 +72,11 @@ pub fn run(config: &Arc<Config>) -> Result<(), ServerError> {
             (control, answering) = (control.answering(answers), Some(thread));
         }
         let control = Rc::new(control);
-        let workers = Rc::new(Workers::start(config, &control.shared_pools(), &pools, listeners, &watching)?);
+        let log = config.access_log.as_ref().map(|log| access_log::Log::start(log, config.workers, &pools));
+        let mut log = log.transpose()?;
+        let lanes = log.as_mut().map(access_log::Log::take_lanes).unwrap_or_default();
+        let shared = control.shared_pools();
+        let workers = Rc::new(Workers::start(config, &shared, &pools, listeners, &watching, lanes)?);
         let threads = Threads { workers: &workers, answering };
         let notify = Rc::new(Notify::from_env());
         phase.send_replace(Phase::Serving);
@@ -81,13 +87,35 @@ pub fn run(config: &Arc<Config>) -> Result<(), ServerError> {
                 result = serve_until_stopped(&control, &phase, &threads, &mut signals, &notify) => result,
                 () = keep_telling(&control, &workers, &notify) => unreachable!("there is always more to tell"),
                 () = reloader.run(hangup) => unreachable!("reloads have no end"),
+                () = keep_log(log.as_ref(), &pools, moved) => unreachable!("a log is kept to the end"),
                 () = control::run(control.clone(), admin) => {
                     unreachable!("the control plane runs until it is dropped")
                 }
             }
         };
-        LocalSet::new().run_until(all).await
+        let result = LocalSet::new().run_until(all).await;
+        if let Some(log) = &log {
+            log.finish().await;
+        }
+        result
     })
+}
+
+/// Opens the access log again at SIGUSR1, and tells of lines that were dropped.
+async fn keep_log(log: Option<&access_log::Log>, pools: &Pools, mut moved: Signal) {
+    let reopening = async {
+        while let Some(()) = moved.recv().await {
+            match log {
+                Some(log) => log.reopen(),
+                None => tracing::warn!("SIGUSR1 opens the access log again, and there is none"),
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = reopening => {}
+        () = access_log::tell_of_losses(pools), if log.is_some() => {}
+    }
 }
 
 fn announce(listeners: &[BoundListener], admin: Option<&AdminListener>, dns: Option<&DnsListener>) {

@@ -67,7 +67,7 @@ fn the_reference_sets_every_key_to_its_default() {
          [dns]\naddresses = [\"127.0.0.1:5300\"]\ndomain = \"lb.myclothes.test\"\n\
          [[dns.name_server]]\nname = \"ns1.lb.myclothes.test\"\naddresses = [\"203.0.113.10\"]\n\
          [[dns.node]]\nipv4 = \"203.0.113.10\"\nipv6 = \"2001:db8::10\"\nzone = \"az-a\"\n\
-         check = \"203.0.113.10:9900\"\n",
+         check = \"203.0.113.10:9900\"\n[access_log]\n",
     );
     let bare = load(&bare);
     let reference = load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("config/selvedge.toml"));
@@ -77,9 +77,9 @@ fn the_reference_sets_every_key_to_its_default() {
     };
     let shown = |config: &Config| {
         let Config { zone, workers, listeners, session_keys, admin, forwarding, shutdown, log, .. } = config;
-        let Config { resolver, state, .. } = config;
+        let Config { resolver, state, access_log, .. } = config;
         let node = format!(
-            "{zone:#?} {workers} {session_keys:#?} {admin:#?} {forwarding:#?} {shutdown:#?} {log:#?} {resolver:#?} {state:#?}"
+            "{zone:#?} {workers} {session_keys:#?} {admin:#?} {forwarding:#?} {shutdown:#?} {log:#?} {resolver:#?} {state:#?} {access_log:#?}"
         );
         // The one name that there is without any, and no more than that.
         let mut dns = selvedge::config::Dns::clone(config.dns.as_ref().unwrap());

@@ -76,6 +76,7 @@ impl Config {
     pub fn keep_until_restart(&mut self, running: &Self) {
         self.workers = running.workers;
         self.log.format = running.log.format;
+        self.access_log.clone_from(&running.access_log);
         self.state.clone_from(&running.state);
         let stays = |admin: &Self| admin.admin.as_ref().map(|admin| admin.address.clone());
         // A token belongs to the address it was written for: another address may be open where this one is not.
@@ -136,6 +137,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         None => "off".to_owned(),
     };
     note("state", state(old), state(new));
+    if old.access_log != new.access_log {
+        restart.push("access_log: stays as it is until a restart".to_owned());
+    }
     restart
 }
 

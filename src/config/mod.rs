@@ -11,6 +11,7 @@
 //! file is reported in one go, each with its line, its key, what is wrong and what to write instead.
 //! Nothing here opens a socket: only `load` reads files (the configuration, session keys, certificates and their keys).
 
+pub mod access_log;
 pub mod acme;
 pub mod certificate;
 pub mod changes;
@@ -36,6 +37,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use ipnet::IpNet;
 use rustls::pki_types::CertificateDer;
 
+pub use access_log::{AccessField, AccessFormat, AccessLog, AccessOutput};
 pub use changes::Changes;
 pub use dns::{Dns, DnsNode, DnsPolicy, DnsServer, DomainName, RateLimit, ServiceName};
 pub use error::{ConfigErrors, Problem};
@@ -83,6 +85,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// What is logged, and how.
     pub log: Log,
+    /// A line for each request; `None` without `[access_log]`.
+    pub access_log: Option<AccessLog>,
     /// Who is asked about names.
     pub resolver: Arc<Resolver>,
     /// Certificates that the node obtains by itself; `None` without `[acme]`.

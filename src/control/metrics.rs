@@ -132,6 +132,14 @@ fn connections(text: &mut Exposition, control: &Control) {
         "Requests whose head was read, refused ones included.",
         |l| &l.requests,
     );
+    let mut lines = text.family(
+        "selvedge_access_log_lines_total",
+        Kind::Counter,
+        "Lines of the access log: written, dropped because too many waited, or failed at the output.",
+    );
+    lines.sample(&[("result", "written")], control.node.pools.access_log.written.get());
+    lines.sample(&[("result", "dropped")], lanes.sum(|lane| &lane.access_dropped));
+    lines.sample(&[("result", "failed")], control.node.pools.access_log.failed.get());
     let mut tunnels = text.family(
         "selvedge_tunnels_closed_total",
         Kind::Counter,

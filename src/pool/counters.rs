@@ -119,6 +119,8 @@ pub struct WorkerLane {
     pub turns: Counter,
     /// Connections lost to a panic.
     pub panics: Counter,
+    /// Lines of the access log dropped because too many wait for its output.
+    pub access_dropped: Counter,
     /// Tunnels (upgraded connections) open now.
     pub tunnels: Counter,
     /// Tunnels that are over, by [`TunnelEnd`].
@@ -127,6 +129,15 @@ pub struct WorkerLane {
     pub tls: TlsLane,
     /// HTTP/2 with clients.
     pub http2: Http2Lane,
+}
+
+/// Lines of the access log that have reached its writer.
+#[derive(Debug, Default)]
+pub struct AccessLogCounts {
+    /// Written.
+    pub written: Counter,
+    /// Lost, because the output took them not or only in part.
+    pub failed: Counter,
 }
 
 /// Counters of HTTP/2 with clients in one worker. Its connections and requests are also among all others.

@@ -25,7 +25,9 @@ use tokio::sync::Notify;
 
 use crate::config;
 pub use budget::Budget;
-pub use counters::{Counter, Histogram, Http2Lane, Lanes, PoolLane, TargetLane, TlsLane, WorkerLane};
+pub use counters::{
+    AccessLogCounts, Counter, Histogram, Http2Lane, Lanes, PoolLane, TargetLane, TlsLane, WorkerLane,
+};
 pub use managed::Managed;
 pub use outcome::{Failure, HandshakeFailure, Http2Fault, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict};
 pub use queue::{Line, WaitQueue};
@@ -108,6 +110,8 @@ pub struct Pools {
     states: DashMap<TargetId, Arc<TargetState>, foldhash::fast::RandomState>,
     /// Counters of the workers themselves.
     pub workers: Lanes<WorkerLane>,
+    /// Lines of the access log. Counted by the one thread that writes them.
+    pub access_log: AccessLogCounts,
     /// Certificates that the node obtains by itself.
     pub managed: Arc<Managed>,
     worker_count: usize,
@@ -119,6 +123,7 @@ impl Pools {
         Self {
             states: DashMap::default(),
             workers: Lanes::new(workers),
+            access_log: AccessLogCounts::default(),
             managed: Arc::default(),
             worker_count: workers,
         }

@@ -12,6 +12,7 @@ use http_body::Frame;
 
 use super::fields::Fields;
 use super::http1::framing::Framing;
+use super::record::Record;
 use super::{http1, http2, upstream};
 use crate::pool::{Failure, Refusal};
 
@@ -114,5 +115,27 @@ pub(crate) struct Answer {
     pub(crate) headers: Fields,
     pub(crate) body: Body,
     /// Counts the answer when it is dropped: after the last byte, or when the client has left.
-    pub(crate) record: Option<super::exchange::Record>,
+    pub(crate) record: Option<Record>,
+}
+
+/// Why an answer was not sent to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The target's fault.
+    Target,
+    /// The client did not take it.
+    Stalled,
+    /// The client has left.
+    Gone,
+}
+
+impl Cut {
+    /// As the access log writes it.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Target => "answer_broken",
+            Self::Stalled => "client_stalled",
+            Self::Gone => "client_gone",
+        }
+    }
 }

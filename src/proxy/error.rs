@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{StatusCode, Version};
 
-use super::body::{Answer, Body};
+use super::body::{Answer, Body, Cut};
 use super::fields::Fields;
 use super::grpc;
 use super::headers::X_REQUEST_ID;
@@ -49,6 +49,19 @@ impl ProxyError {
 
     pub(crate) fn target(failure: Failure, target: String, why: String) -> Self {
         Self::Target { failure, target, why }
+    }
+
+    /// As the access log writes it.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.as_str(),
+            Self::ClientGone => Cut::Gone.code(),
+            Self::NoTarget => "no_target",
+            Self::Overloaded => "overloaded",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Target { failure, .. } => failure.as_str(),
+        }
     }
 
     /// Status, short code for machines, sentence for people.

@@ -5,7 +5,6 @@
 //! types: which protocol brought the request, and which one takes it on, is not known here.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -18,16 +17,18 @@ use super::inform::Inform;
 use super::patience::Patience;
 use super::plan::PoolPlan;
 use super::proxy_protocol::Ends;
+use super::record::{Record, note};
 use super::request::Head;
 use super::retry::{Again, Retries};
 use super::session;
 use super::stickiness::{Landed, Session};
 use super::tls::Identity;
 use super::upstream::{self, Attempt, InFlight, Upload};
-use super::worker::{PoolWorker, View};
+use super::worker::View;
 use super::{Worker, headers};
 use crate::config::{self, Action, StickinessMode};
 use crate::pool::Refusal;
+use crate::telemetry::access_log::Tls;
 
 /// The client of a connection.
 pub(crate) struct Peer {
@@ -36,13 +37,24 @@ pub(crate) struct Peer {
     ends: Rc<Ends>,
     /// What the configuration said of the listener when the connection was accepted.
     listener: Rc<config::Listener>,
+    tls: Tls,
 }
 
 impl Peer {
     /// The client at the source of `ends`, and who it is if it was asked.
-    pub(crate) fn new(listener: Rc<config::Listener>, ends: Ends, identity: Option<Rc<Identity>>) -> Self {
+    pub(crate) fn new(
+        listener: Rc<config::Listener>,
+        ends: Ends,
+        tls: Tls,
+        identity: Option<Rc<Identity>>,
+    ) -> Self {
         let origin = headers::Origin::new(&listener, ends.source, identity);
-        Self { origin, ends: Rc::new(ends), listener }
+        Self { origin, ends: Rc::new(ends), listener, tls }
+    }
+
+    /// What the connection is encrypted with.
+    pub(crate) fn tls(&self) -> Tls {
+        self.tls
     }
 
     /// Value of `Strict-Transport-Security` for answers that do not bring one.
@@ -61,13 +73,15 @@ pub(crate) async fn exchange(
 ) -> Option<Answer> {
     let id = headers::request_id(&peer.origin, &head.headers, &worker.random);
     let reader = Reader::of(&head.headers);
-    let mut record = None;
+    let mut record = Record::start(worker);
+    record.note(|entry| note::head(entry, peer, &head, &id));
     let result = forward(worker, peer, inform, &mut head, body, &id, &mut record).await;
     worker.keep_fields(head.headers);
     let mut answer = match result {
         Ok(answer) => answer,
         Err(error) => {
             worker.report(&error, &id);
+            record.note(|entry| entry.reason = Some(error.code()));
             if matches!(error, ProxyError::ClientGone) {
                 return None;
             }
@@ -79,16 +93,19 @@ pub(crate) async fn exchange(
     {
         answer.headers.append(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
     }
-    answer.record = record.map(|record| record.answered(answer.status));
+    answer.record = Some(record.answered(answer.status));
     Some(answer)
 }
 
 /// The answer to a request whose head was refused.
-pub(crate) fn refuse(worker: &Worker, refusal: Refusal, reader: &Reader) -> Answer {
+pub(crate) fn refuse(worker: &'static Worker, peer: &Peer, refusal: Refusal, reader: &Reader) -> Answer {
     let id = headers::fresh_request_id(&worker.random);
     let error = ProxyError::Refused(refusal);
     worker.report(&error, &id);
-    error.into_answer(reader, &id)
+    let mut record = Record::start(worker);
+    record.note(|entry| note::refusal(entry, peer, refusal, &id));
+    let answer = error.into_answer(reader, &id);
+    Answer { record: Some(record.answered(answer.status)), ..answer }
 }
 
 async fn forward(
@@ -98,7 +115,7 @@ async fn forward(
     head: &mut Head,
     body: RequestBody,
     id: &HeaderValue,
-    record: &mut Option<Record>,
+    record: &mut Record,
 ) -> Result<Answer, ProxyError> {
     if head.path.as_str() == "*" || is_last_hop(head) {
         return Ok(options());
@@ -121,13 +138,14 @@ async fn forward(
     };
     let session = Session::read(worker, plan, pools, head);
     let pool = plan.pool(session.pool);
-    *record = Some(Record::start(&pool.pool));
+    record.enter(&pool.pool);
+    record.note(|entry| note::pool(entry, pool, &session));
     if pool.config.max_requests.is_some_and(|most| pool.shared.live() > most) {
         pool.lane().overloaded.bump();
         return Err(ProxyError::Overloaded);
     }
     let key = balance::key(&pool.config.balance, head, source);
-    let calls_for = CallsFor { session: &session, key, client: &peer.ends };
+    let calls_for = CallsFor { session: &session, key, client: &peer.ends, id };
     let secure = peer.origin.is_secure(&head.headers);
     for choice in pools {
         let stickiness = &plan.config.pools[choice.pool].stickiness;
@@ -138,19 +156,21 @@ async fn forward(
     headers::forward(&peer.origin, &plan.config.forwarding, head, id, &worker.random);
 
     let mut upload = Upload::new(body, pool.config.retry.max_body);
-    let (mut answer, landed) = attempts(worker, pool, inform, head, &mut upload, &calls_for, id).await?;
+    let (mut answer, landed) = attempts(worker, pool, inform, head, &mut upload, &calls_for, record).await?;
 
     headers::backward(&plan.config.forwarding, answer.version, &mut answer.headers);
     session.stamp(worker, plan, pool, &landed, secure, &mut answer.headers);
     Ok(answer)
 }
 
-/// What a request brings that speaks for one target, or one connection to it.
+/// What a request brings that speaks for one target, or one connection to it; and what it is called.
 struct CallsFor<'a> {
     session: &'a Session,
     /// See [`Choice::key`].
     key: Option<u64>,
     client: &'a Rc<Ends>,
+    /// For the log.
+    id: &'a HeaderValue,
 }
 
 /// Pick, send, try again: until a target answers, or nothing is left to do.
@@ -161,7 +181,7 @@ async fn attempts(
     head: &Head,
     upload: &mut Upload,
     calls_for: &CallsFor<'_>,
-    id: &HeaderValue,
+    record: &mut Record,
 ) -> Result<(Answer, Landed), ProxyError> {
     let mut retries = Retries::new(pool, head);
     let mut patience = Patience::new(worker, pool);
@@ -186,6 +206,7 @@ async fn attempts(
         let in_flight = InFlight::begun(&pool.pool, &upstream);
         let attempt = Attempt { worker, pool, upstream, head, inform, client: calls_for.client };
         pool.send();
+        record.sent_to(&attempt.upstream);
         match upstream::send(&attempt, upload, in_flight).await {
             Ok(arrived) => {
                 let again = retries.after_status(&view.snapshot, index, arrived.status(), upload);
@@ -198,7 +219,7 @@ async fn attempts(
                 upload.rewind();
             }
             Err(error) => {
-                worker.report_attempt(&error, &attempt.upstream, id);
+                worker.report_attempt(&error, &attempt.upstream, calls_for.id);
                 let again = retries.after_failure(index, &error, upload);
                 if again != Again::Yes {
                     pool.count_refused(again);
@@ -335,36 +356,4 @@ fn own(status: StatusCode, content_type: HeaderValue, body: bytes::Bytes) -> Ans
     let mut headers = Fields::new();
     headers.insert(header::CONTENT_TYPE, content_type);
     Answer { version: Version::HTTP_11, status, headers, body: Body::Full(body), record: None }
-}
-
-/// Counts one request of a pool, from its head to the last byte of its answer.
-pub(crate) struct Record {
-    pool: Rc<PoolWorker>,
-    started: Instant,
-    status: Option<StatusCode>,
-}
-
-impl Record {
-    fn start(pool: &Rc<PoolWorker>) -> Self {
-        pool.lane().requests.bump();
-        pool.lane().live.bump();
-        Self { pool: pool.clone(), started: Instant::now(), status: None }
-    }
-
-    fn answered(mut self, status: StatusCode) -> Self {
-        self.status = Some(status);
-        self
-    }
-}
-
-impl Drop for Record {
-    fn drop(&mut self) {
-        let lane = self.pool.lane();
-        lane.live.drop_one();
-        lane.duration.record(self.started.elapsed());
-        match self.status {
-            Some(status) => lane.responses[status.as_u16() as usize / 100 - 1].bump(),
-            None => lane.abandoned.bump(),
-        }
-    }
 }

@@ -26,6 +26,7 @@ use super::tls::{self, Acceptor};
 use super::{Worker, announced, http1, http2};
 use crate::config::{self, KeyRing, Protocol};
 use crate::pool::Managed;
+use crate::telemetry::access_log::Tls;
 
 /// Connections that the kernel completes while no worker accepts.
 const BACKLOG: i32 = 4096;
@@ -291,10 +292,12 @@ impl Listening {
     ) {
         let Some(ends) = announced::ends(worker, &self, &config, &tcp, address).await else { return };
         let acceptor = self.tls.borrow().clone();
-        let (io, agreed, identity) = match acceptor {
-            None => (Io::new(tcp), None, None),
+        let (io, agreed, version, identity) = match acceptor {
+            None => (Io::new(tcp), None, Tls::None, None),
             Some(acceptor) => match acceptor.accept(worker, &self, tcp).await {
-                Some(accepted) => (Io::encrypted(accepted.stream), accepted.protocol, accepted.identity),
+                Some(accepted) => {
+                    (Io::encrypted(accepted.stream), accepted.protocol, accepted.version, accepted.identity)
+                }
                 None => return,
             },
         };
@@ -305,7 +308,7 @@ impl Listening {
             false => Protocol::Http2,
         });
         let sniff = agreed.is_none() && may_be(Protocol::Http2) && config.tls.is_none();
-        let peer = Peer::new(config.clone(), ends, identity);
+        let peer = Peer::new(config.clone(), ends, version, identity);
         let begun = match protocol {
             Protocol::Http1 => http1::serve(worker, self.clone(), config.clone(), io, peer, sniff).await,
             Protocol::Http2 => Some(Begun { io, input: BytesMut::new(), peer }),

@@ -7,7 +7,8 @@
 //! 4. [`route`] finds what to do with it, [`session`] reads the cookie, [`headers`] readies the fields,
 //! 5. [`balance`] picks a target, [`upstream`] sends the attempt, [`retry`] decides about a failure,
 //! 6. [`session`] stamps the answer, [`body`] carries it back, [`upgrade`] if it is a tunnel ([`tunnels`],
-//!    [`websocket`]), [`error`] if there is none.
+//!    [`websocket`]), [`error`] if there is none,
+//! 7. [`record`] counts it and writes its line.
 //!
 //! A request never leaves its worker's thread, and never waits for the control plane.
 
@@ -28,6 +29,7 @@ pub mod listener;
 mod patience;
 mod plan;
 mod proxy_protocol;
+mod record;
 pub mod request;
 mod retry;
 pub mod route;

@@ -22,6 +22,7 @@ pub(crate) struct Session {
     /// Index of the pool that serves the request.
     pub(crate) pool: usize,
     enabled: bool,
+    verdict: Verdict,
     pub(crate) bond: Option<Bond>,
     /// A session that has moved may return to its first target now.
     pub(crate) may_return: bool,
@@ -55,7 +56,7 @@ impl Session {
                         break;
                     }
                     let may_return = may_return(config, &bond, now);
-                    return Self { pool: choice.pool, enabled: true, bond: Some(bond), may_return };
+                    return Self { pool: choice.pool, enabled: true, verdict, bond: Some(bond), may_return };
                 }
                 // The cookie of another pool of this route says nothing, and looks forged.
                 if matches!(worst, Verdict::None | Verdict::Forged) {
@@ -68,7 +69,12 @@ impl Session {
         if enabled {
             plan.pool(pool).lane().verdicts[worst as usize].bump();
         }
-        Self { pool, enabled, bond: None, may_return: false }
+        Self { pool, enabled, verdict: worst, bond: None, may_return: false }
+    }
+
+    /// What reading the cookies found; `None` if the pool has no sessions.
+    pub(crate) fn verdict(&self) -> Option<Verdict> {
+        self.enabled.then_some(self.verdict)
     }
 
     /// Tells the client its bond when it is new, has moved, or was last told long ago; and that it has ended, when the

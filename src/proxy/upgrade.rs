@@ -78,9 +78,20 @@ impl Side<'_> {
     }
 }
 
+/// What a tunnel was, in the end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Carried {
+    /// Bytes from the client to the target.
+    pub(crate) up: u64,
+    /// Bytes from the target to the client.
+    pub(crate) down: u64,
+    /// Why it is over.
+    pub(crate) why: TunnelEnd,
+}
+
 impl Tunnel<'_> {
     /// Runs until the tunnel is over.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self) -> Carried {
         let upstream::Tunnel { mut connection, idle, in_flight, .. } = *self.target;
         let entered = self.worker.tunnels.enter(self.worker, in_flight.upstream());
         let mut up = Pipe::new(std::mem::take(&mut self.input));
@@ -100,12 +111,12 @@ impl Tunnel<'_> {
             connection.deadline.poll(cx).map(|_| Over::Already(TunnelEnd::Idle))
         })
         .await;
-        let why = match why {
-            Over::Already(why) => why,
+        let (why, up, down) = match why {
+            Over::Already(why) => (why, up.moved, down.moved),
             Over::Soon(window) => {
                 let target = Side::Socket(&connection.io);
                 let mask = (self.worker.random.next() as u32).to_ne_bytes();
-                let both = [
+                let mut both = [
                     Farewell {
                         pipe: up,
                         from: client,
@@ -121,12 +132,13 @@ impl Tunnel<'_> {
                         word: going_away(None),
                     },
                 ];
-                say_goodbye(&connection, window, outgoing, client, both).await;
-                window.why
+                say_goodbye(&connection, window, outgoing, client, &mut both).await;
+                (window.why, both[0].pipe.moved, both[1].pipe.moved)
             }
         };
         entered.end(why);
         drop(in_flight);
+        Carried { up, down, why }
     }
 }
 
@@ -172,7 +184,7 @@ async fn say_goodbye(
     window: Window,
     outgoing: &mut Outgoing,
     client: Side<'_>,
-    mut both: [Farewell<'_>; 2],
+    both: &mut [Farewell<'_>; 2],
 ) {
     // A drain without any length leaves no time, but what fits into the socket goes out.
     connection.deadline.set(window.goodbye.max(LEAST_GOODBYE));
@@ -203,6 +215,8 @@ struct Pipe {
     state: State,
     /// Of what has been written.
     frames: Frames,
+    /// Bytes that have been written.
+    moved: u64,
 }
 
 #[derive(PartialEq, Eq)]
@@ -217,7 +231,7 @@ struct Broken;
 
 impl Pipe {
     fn new(buffer: BytesMut) -> Self {
-        Self { buffer, state: State::Open, frames: Frames::default() }
+        Self { buffer, state: State::Open, frames: Frames::default(), moved: 0 }
     }
 
     /// Moves what can be moved now; whether that was anything.
@@ -252,6 +266,7 @@ impl Pipe {
             Ok(written) => {
                 self.frames.pass(&self.buffer[..written]);
                 self.buffer.advance(written);
+                self.moved += written as u64;
                 Poll::Ready(Ok(()))
             }
             Err(_) => Poll::Ready(Err(Broken)),

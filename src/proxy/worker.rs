@@ -23,6 +23,7 @@ use super::upstream::{AttemptError, Terms, Upstream};
 use super::workers::Change;
 use crate::config;
 use crate::pool::{Managed, Pool, PoolLane, Pools, Snapshot, TargetId, TunnelEnd, WorkerLane};
+use crate::telemetry::access_log;
 
 /// Empty lists of fields kept for the next heads, and the most fields that one may have room for.
 const SPARE_FIELDS: usize = 64;
@@ -50,11 +51,18 @@ pub(crate) struct Worker {
     pub(crate) accepting: Cell<usize>,
     /// Its tunnels that are open.
     pub(crate) tunnels: Tunnels,
+    /// Its end of the access log, if there is one.
+    pub(crate) access_log: Option<access_log::Lane>,
 }
 
 impl Worker {
     /// A worker that serves nothing yet.
-    pub(crate) fn new(index: usize, shared: Arc<Pools>, config: Arc<config::Config>) -> Self {
+    pub(crate) fn new(
+        index: usize,
+        shared: Arc<Pools>,
+        config: Arc<config::Config>,
+        access_log: Option<access_log::Lane>,
+    ) -> Self {
         Self {
             index,
             plan: RefCell::new(Rc::new(Plan::empty(config))),
@@ -65,6 +73,7 @@ impl Worker {
             listening: RefCell::default(),
             accepting: Cell::new(0),
             tunnels: Tunnels::default(),
+            access_log,
             shared,
         }
     }

@@ -20,6 +20,7 @@ use super::worker::Worker;
 use crate::config::{self, Config};
 use crate::lifecycle::Phase;
 use crate::pool::{Managed, Pool, Pools};
+use crate::telemetry::access_log;
 
 /// Polls between two looks at the sockets. Lower than tokio's 61: a worker's polls are short, and what has arrived should
 /// not wait for all of them.
@@ -77,20 +78,22 @@ pub struct Taking(mpsc::Receiver<()>);
 impl Workers {
     /// Starts the data plane: one thread for each worker, each with its own socket of every listener.
     ///
-    /// A thread ends when the phase is [`Phase::Stopping`] and its last connection is done.
+    /// `access_log` has an end of the access log for each, or is empty. A thread ends when the phase is [`Phase::Stopping`] and its last connection is done.
     pub fn start(
         config: &Arc<Config>,
         pools: &[Arc<Pool>],
         shared: &Arc<Pools>,
         listeners: Vec<BoundListener>,
         phase: &watch::Receiver<Phase>,
+        access_log: Vec<access_log::Lane>,
     ) -> std::io::Result<Self> {
         let (started, starting) = std::sync::mpsc::channel();
         let (mut threads, mut inboxes) = (Vec::new(), Vec::new());
+        let mut access_log = access_log.into_iter();
         for index in 0..config.workers {
             let (inbox, changes) = mpsc::channel(1);
             inboxes.push(inbox);
-            let worker = (index, shared.clone(), config.clone());
+            let worker = (index, shared.clone(), config.clone(), access_log.next());
             let (phase, started) = (phase.clone(), started.clone());
             let name = format!("worker-{index}");
             threads.push(std::thread::Builder::new().name(name).spawn(move || {
@@ -105,8 +108,8 @@ impl Workers {
                     Err(error) => return drop(started.send(Err(error))),
                 };
                 drop(started.send(Ok(())));
-                let (index, shared, config) = worker;
-                runtime.block_on(run(Worker::new(index, shared, config), changes, phase));
+                let (index, shared, config, access_log) = worker;
+                runtime.block_on(run(Worker::new(index, shared, config, access_log), changes, phase));
             })?);
         }
         starting.iter().take(threads.len()).collect::<std::io::Result<()>>()?;
@@ -219,6 +222,9 @@ async fn run(worker: Worker, mut changes: mpsc::Receiver<Change>, mut phase: wat
     let worker: &'static Worker = Box::leak(Box::new(worker));
     tokio::task::spawn_local(worker.deadlines.clone().sweep());
     tokio::task::spawn_local(worker.sweep());
+    if let Some(log) = &worker.access_log {
+        tokio::task::spawn_local(log.flush_regularly());
+    }
     let taking = async {
         while let Some(change) = changes.recv().await {
             let taken = change.taken.clone();
@@ -235,5 +241,8 @@ async fn run(worker: Worker, mut changes: mpsc::Receiver<Change>, mut phase: wat
     worker.stop();
     while worker.is_busy() {
         tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    if let Some(log) = &worker.access_log {
+        log.close();
     }
 }

@@ -8,6 +8,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access_log;
 mod configuration;
 mod grafana;
 mod metrics;

@@ -165,7 +165,7 @@ impl Setup {
 
     /// Starts it, and waits until it listens.
     pub async fn start_unready(self) -> Edge {
-        Edge::start_in(&self.text(), &self.environment).await
+        Edge::start_in(&self.text(), &self.environment, Stdio::null()).await
     }
 }
 
@@ -211,12 +211,17 @@ impl Edge {
 
     /// Starts the program with this configuration, and waits until it listens.
     pub async fn start_unready(config: &str) -> Self {
-        Self::start_in(config, &[]).await
+        Self::start_in(config, &[], Stdio::null()).await
     }
 
-    async fn start_in(config: &str, environment: &[(String, String)]) -> Self {
+    /// The same with this standard output.
+    pub async fn start_writing_to(stdout: Stdio, config: &str) -> Self {
+        Self::start_in(config, &[], stdout).await
+    }
+
+    async fn start_in(config: &str, environment: &[(String, String)], stdout: Stdio) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = spawn(&folder, config, environment);
+        let mut child = spawn(&folder, config, environment, stdout);
         let log = Log::default();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let into = log.clone();
@@ -390,6 +395,11 @@ impl Edge {
         kill_process(Pid::from_child(&self.child), Signal::HUP).expect("SIGHUP can be sent");
     }
 
+    /// Sends SIGUSR1.
+    pub fn log_was_moved(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::USR1).expect("SIGUSR1 can be sent");
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).expect("SIGTERM can be sent");
@@ -415,7 +425,7 @@ impl Edge {
     /// Runs the program with a configuration that it cannot run with: its exit code, and what it wrote.
     pub async fn refuses(config: &str) -> (Option<i32>, String) {
         let folder = tempfile::tempdir().unwrap();
-        let child = spawn(&folder, config, &[]);
+        let child = spawn(&folder, config, &[], Stdio::null());
         let output = tokio::task::spawn_blocking(move || child.wait_with_output());
         let output = within("the program to give up", output).await.unwrap().unwrap();
         (output.status.code(), plain(&String::from_utf8_lossy(&output.stderr)))
@@ -444,13 +454,13 @@ pub fn session_keys(folder: &TempDir) -> PathBuf {
     path
 }
 
-fn spawn(folder: &TempDir, config: &str, environment: &[(String, String)]) -> Child {
+fn spawn(folder: &TempDir, config: &str, environment: &[(String, String)], stdout: Stdio) -> Child {
     let path = folder.path().join("selvedge.toml");
     std::fs::write(&path, config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
     command.args(["run", "--config"]).arg(path).env_remove("SELVEDGE_ZONE").env_remove("NOTIFY_SOCKET");
     command.envs(environment.iter().map(|(name, value)| (name, value)));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
     // SAFETY: between fork and exec this makes one system call and touches no memory of the parent's.
     unsafe {
         // Tests that are killed leave no process behind.

@@ -4,6 +4,7 @@
 //! the problem is noted, and [`load`] never returns anything that has one. So every function goes on to the end, and
 //! one run shows every mistake.
 
+mod access_log;
 mod acme;
 mod discovery;
 mod dns;
@@ -111,6 +112,7 @@ impl Compiler<'_> {
             watch: file.watch.or(true),
             shutdown: self.shutdown(file.shutdown.or_default()),
             log: log_lines(file.log.or_default()),
+            access_log: self.access_log(file.access_log),
             resolver: Arc::new(self.resolver(file.resolver.or_default())),
             acme,
             state,

@@ -8,8 +8,8 @@ use super::values::Text;
 use crate::config::acme::Challenge;
 use crate::config::tls::MinVersion;
 use crate::config::{
-    DnsPolicy, Failback, HealthDrain, LogFormat, Protocol, SameSite, Secure, StickinessMode, TargetProtocol,
-    ZoneMode,
+    AccessField, AccessFormat, DnsPolicy, Failback, HealthDrain, LogFormat, Protocol, SameSite, Secure,
+    StickinessMode, TargetProtocol, ZoneMode,
 };
 
 /// `health.type`.
@@ -210,5 +210,34 @@ choices! {
     choice LogFormat {
         "text" => Self::Text,
         "json" => Self::Json,
+    }
+    choice AccessFormat {
+        "json" => Self::Json,
+        "combined" => Self::Combined,
+    }
+}
+
+impl Text for AccessField {
+    const KIND: &'static str = "a field of the access log";
+    const WRITE: &'static str =
+        "write one of those that stand in config/selvedge.toml, such as \"time\" or \"status\"";
+
+    fn parse(text: &str) -> Result<Self, Wrong> {
+        if let Some(field) = Self::ALL.iter().find(|field| field.as_str() == text) {
+            return Ok(*field);
+        }
+        let names: Vec<_> = Self::ALL.iter().map(|field| field.as_str()).collect();
+        Err(match nearest(text, &names) {
+            Some(near) => Wrong::new(
+                format!("{} is not {}", quoted(text), Self::KIND),
+                format!("did you mean {near:?}?"),
+            ),
+            None => Self::wrong(text),
+        })
+    }
+
+    fn form() -> Value {
+        let names: Vec<_> = Self::ALL.iter().map(|field| field.as_str()).collect();
+        json!({ "enum": names })
     }
 }

@@ -21,8 +21,8 @@ use super::acme::Challenge;
 use super::tls::MinVersion;
 use super::units::{Percent, Size};
 use super::{
-    AdminAddress, DnsPolicy, Failback, HealthDrain, HostPattern, LogFormat, NameServer, Problem, Protocol,
-    SameSite, Secure, StickinessMode, TargetProtocol, ZoneMode,
+    AccessField, AccessFormat, AdminAddress, DnsPolicy, Failback, HealthDrain, HostPattern, LogFormat,
+    NameServer, Problem, Protocol, SameSite, Secure, StickinessMode, TargetProtocol, ZoneMode,
 };
 pub(super) use choices::{BalanceName, ClientMode, ProbeType, RecordType, Scheme, SendProxy, Verify};
 pub(super) use discovery::{DnsName, ZoneFrom};
@@ -106,6 +106,7 @@ tables! {
         resolver: Resolver,
         acme: Acme,
         state: String,
+        access_log: AccessLog,
     }
 
     /// `[[listener]]`
@@ -490,6 +491,16 @@ tables! {
     table Log {
         level: Level,
         format: LogFormat,
+    }
+
+    /// `[access_log]`
+    table AccessLog {
+        output: String,
+        format: AccessFormat,
+        fields: Vec<At<AccessField>>,
+        max_size: OrOff<Size>,
+        keep: i64,
+        buffer: Size,
     }
 }
 

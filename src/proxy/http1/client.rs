@@ -40,6 +40,8 @@ pub(crate) struct Client {
     broken: Cell<bool>,
     /// Bytes of body that this request may still bring.
     allowance: Cell<u64>,
+    /// Bytes of body that it has brought.
+    read: Cell<u64>,
     /// The client waits for `100 Continue`.
     expects_continue: Cell<bool>,
     continuing: RefCell<Outgoing>,
@@ -83,6 +85,7 @@ impl Client {
             framing: Cell::new(Framing::None),
             broken: Cell::new(false),
             allowance: Cell::new(0),
+            read: Cell::new(0),
             expects_continue: Cell::new(false),
             continuing: RefCell::default(),
             limits: Limits { max_head: listener.max_head, max_fields: listener.max_fields },
@@ -176,6 +179,7 @@ impl Client {
             return Err(NoRequest::Refused(Refusal::BodyTooLarge));
         }
         self.allowance.set(allowance);
+        self.read.set(0);
         self.framing.set(request.framing);
         self.expects_continue.set(request.head.expect_continue);
         *self.body.borrow_mut() = Decoder::new(request.framing);
@@ -188,6 +192,11 @@ impl Client {
     /// How the present request's body is delimited.
     pub(crate) fn body_framing(&self) -> Framing {
         self.framing.get()
+    }
+
+    /// Bytes of the present request's body that have been read.
+    pub(crate) fn body_read(&self) -> u64 {
+        self.read.get()
     }
 
     /// Whether the present request has been read to its last byte.
@@ -245,6 +254,7 @@ impl Client {
                         return Poll::Ready(Some(Err(RequestBodyError::Refused(Refusal::BodyTooLarge))));
                     };
                     self.allowance.set(left);
+                    self.read.set(self.read.get() + data.len() as u64);
                     return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
                 Ok(Decoded::Trailers(trailers)) => {

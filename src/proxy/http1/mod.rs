@@ -27,7 +27,7 @@ use encode::After;
 use framing::Framing;
 use outgoing::Outgoing;
 
-use super::body::{Answer, Body, RequestBody};
+use super::body::{Answer, Body, Cut, RequestBody};
 use super::deadline::Deadline;
 use super::error::{ProxyError, Reader};
 use super::exchange::{self, Peer};
@@ -146,7 +146,7 @@ impl Connection {
     }
 
     async fn refuse(&mut self, refusal: Refusal) -> Next {
-        let answer = exchange::refuse(self.worker, refusal, &Reader::default());
+        let answer = exchange::refuse(self.worker, &self.peer, refusal, &Reader::default());
         match self.answer(answer, Request { is_head: false, http10: false, keep_alive: false }).await {
             Next::Abort => Next::Abort,
             _ => Next::Close,
@@ -167,8 +167,10 @@ impl Connection {
                 target,
                 worker: self.worker,
             };
-            tunnel.run().await;
-            drop(answer.record);
+            let carried = tunnel.run().await;
+            if let Some(record) = &mut answer.record {
+                record.tunnelled(carried);
+            }
             return Next::Abort;
         }
         let framing = match answer.body.framing() {
@@ -194,18 +196,21 @@ impl Connection {
         if request.is_head {
             answer.body = Body::Empty;
         }
-        match self.write_body(&mut answer.body, framing).await {
-            Ok(()) => drop(answer),
-            Err(Cut) => {
-                self.client.io.reset_on_close();
-                return Next::Abort;
-            }
+        let mut sent = 0;
+        let written = self.write_body(&mut answer.body, framing, &mut sent).await;
+        if let Some(record) = &mut answer.record {
+            record.ended(self.client.body_read(), sent, written.err());
+        }
+        drop(answer);
+        if written.is_err() {
+            self.client.io.reset_on_close();
+            return Next::Abort;
         }
         if keep_alive && self.drain().await { Next::Request } else { Next::Close }
     }
 
-    /// Writes what is pending and then the body, frame by frame.
-    async fn write_body(&mut self, body: &mut Body, framing: Framing) -> Result<(), Cut> {
+    /// Writes what is pending and then the body, frame by frame; `sent` counts its bytes.
+    async fn write_body(&mut self, body: &mut Body, framing: Framing, sent: &mut u64) -> Result<(), Cut> {
         let Self { client, outgoing, writing, listener, .. } = self;
         let chunked = framing == Framing::Chunked;
         let (mut ended, mut cut) = (false, false);
@@ -215,7 +220,10 @@ impl Connection {
                 // Frames that are there already travel with the head.
                 while !ended && outgoing.takes_more() {
                     match body.poll_frame(cx) {
-                        Poll::Ready(Some(Ok(frame))) => ended = push_frame(outgoing, frame, chunked),
+                        Poll::Ready(Some(Ok(frame))) => {
+                            *sent += frame.data_ref().map_or(0, |data| data.len() as u64);
+                            ended = push_frame(outgoing, frame, chunked);
+                        }
                         Poll::Ready(None) => {
                             ended = true;
                             if chunked {
@@ -232,17 +240,17 @@ impl Connection {
                 }
                 match outgoing.poll_flush(cx, &client.io) {
                     Poll::Ready(Ok(())) => writing.clear(),
-                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Cut)),
+                    Poll::Ready(Err(_)) => return Poll::Ready(Err(Cut::Gone)),
                     Poll::Pending => {
                         body.poll_upload(cx);
                         return poll_slow_reader(cx, outgoing, writing, listener.idle);
                     }
                 }
                 if ended {
-                    return Poll::Ready(if cut { Err(Cut) } else { Ok(()) });
+                    return Poll::Ready(if cut { Err(Cut::Target) } else { Ok(()) });
                 }
                 if waits {
-                    return client.poll_gone(cx).map(|()| Err(Cut));
+                    return client.poll_gone(cx).map(|()| Err(Cut::Gone));
                 }
             }
         })
@@ -297,9 +305,6 @@ struct Request {
     keep_alive: bool,
 }
 
-/// The answer could not be written to its end.
-struct Cut;
-
 /// Adds a frame; whether it was the last.
 fn push_frame(outgoing: &mut Outgoing, frame: http_body::Frame<bytes::Bytes>, chunked: bool) -> bool {
     match frame.into_data() {
@@ -325,7 +330,7 @@ fn poll_slow_reader(
     if outgoing.take_progress() || !writing.is_set() {
         writing.set(idle);
     }
-    writing.poll(cx).map(|_| Err(Cut))
+    writing.poll(cx).map(|_| Err(Cut::Stalled))
 }
 
 /// The way for 1xx answers to reach the client before the exchange is over.

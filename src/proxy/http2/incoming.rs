@@ -4,6 +4,7 @@
 //! window when the next one is asked for, so a slow target slows its client and nobody else. That what arrives is as long
 //! as was announced is checked by `h2` and, at the end, again.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -40,8 +41,8 @@ pub(crate) struct Incoming {
 /// How much of the body has come.
 #[derive(Default)]
 pub(super) struct Progress {
-    /// Bytes read.
-    read: u64,
+    /// Bytes read; its stream looks at that too.
+    read: Rc<Cell<u64>>,
     /// Of these, not given back to the window yet.
     unreleased: usize,
     /// All data has come, trailers may follow.
@@ -53,6 +54,11 @@ impl Incoming {
     /// How the body is delimited towards a target that speaks HTTP/1.
     pub(crate) fn framing(&self) -> Framing {
         self.framing
+    }
+
+    /// The count of bytes read.
+    pub(super) fn count(&self) -> Rc<Cell<u64>> {
+        self.progress.read.clone()
     }
 
     /// Whether the client still waits for leave to send it.
@@ -92,7 +98,7 @@ impl Incoming {
         self.deadline.clear();
         self.expects_continue = false;
         self.progress.unreleased = data.len();
-        self.progress.read += data.len() as u64;
+        self.progress.read.set(self.progress.read.get() + data.len() as u64);
         match self.allowance.checked_sub(data.len() as u64) {
             Some(left) => self.allowance = left,
             None => return Err(RequestBodyError::Refused(Refusal::BodyTooLarge)),
@@ -111,7 +117,7 @@ impl Incoming {
         };
         self.deadline.clear();
         self.progress.ended = true;
-        if matches!(self.framing, Framing::Length(length) if length != self.progress.read) {
+        if matches!(self.framing, Framing::Length(length) if length != self.progress.read.get()) {
             return Poll::Ready(Some(Err(RequestBodyError::Refused(Refusal::ContentLength))));
         }
         let Some(trailers) = trailers else { return Poll::Ready(None) };

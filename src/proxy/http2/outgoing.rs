@@ -15,7 +15,7 @@ use http_body::Frame;
 use super::Shared;
 use super::held::{Held, Piece};
 use crate::pool::Failure;
-use crate::proxy::body::Body;
+use crate::proxy::body::{Body, Cut};
 use crate::proxy::deadline::Deadline;
 use crate::proxy::http1::framing::Framing;
 use std::rc::Rc;
@@ -34,17 +34,8 @@ pub(super) struct Outgoing {
     held: Rc<Held>,
     writing: Deadline,
     idle: Duration,
-}
-
-/// Why an answer was not sent to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cut {
-    /// The target's fault.
-    Target,
-    /// The client did not take it.
-    Stalled,
-    /// The client has left.
-    Gone,
+    /// Bytes of the body that were sent.
+    pub(super) sent: u64,
 }
 
 /// What was read.
@@ -72,11 +63,12 @@ impl Outgoing {
             held: connection.held.clone(),
             writing: connection.worker.deadlines.register(),
             idle: connection.listener.idle,
+            sent: 0,
         }
     }
 
     /// Sends all of it.
-    pub(super) async fn run(mut self) -> Result<(), Cut> {
+    pub(super) async fn run(&mut self) -> Result<(), Cut> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
@@ -109,6 +101,7 @@ impl Outgoing {
                         self.piece = Some(piece);
                         part
                     };
+                    self.sent += part.remaining() as u64;
                     let last = whole && self.ended && self.trailers.is_none();
                     self.stream.send_data(part, last).map_err(|_| Cut::Gone)?;
                     if last {

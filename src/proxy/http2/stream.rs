@@ -3,7 +3,7 @@
 //! A task of its own on the worker's thread. Whoever resets the stream, or ends its connection, cancels it at whatever
 //! point it is. Frames, settings and the connection's windows are `h2`'s business.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future as _;
 use std::pin::pin;
 use std::rc::Rc;
@@ -19,11 +19,11 @@ use super::Shared;
 use super::head;
 use super::held::Piece;
 use super::incoming::{Incoming, Progress};
-use super::outgoing::{Cut, Outgoing};
+use super::outgoing::Outgoing;
 use super::tunnel::{self, Handshake};
 use crate::pool::{Refusal, WorkerLane};
 use crate::proxy::Worker;
-use crate::proxy::body::{Answer, Body, RequestBody};
+use crate::proxy::body::{Answer, Body, Cut, RequestBody};
 use crate::proxy::error::{ProxyError, Reader};
 use crate::proxy::exchange;
 use crate::proxy::fields::Fields;
@@ -89,7 +89,8 @@ pub(super) async fn serve(
     let reader = Reader::who_sends(of(header::ACCEPT), of(header::CONTENT_TYPE));
     let mut fields = worker.spare_fields();
     let mut asked = None;
-    let answer = match read(&connection, parts, &mut stream, &responder, &mut fields) {
+    let mut received = None;
+    let answer = match read(&connection, parts, &mut stream, &responder, &mut fields, &mut received) {
         Ok((mut head, body)) => {
             asked = head.websocket.then(|| Handshake::ask(&worker.random, &mut head.headers));
             let inform = Inform::Http2(&responder);
@@ -100,7 +101,7 @@ pub(super) async fn serve(
             })
             .await
         }
-        Err(refusal) => Some(exchange::refuse(worker, refusal, &reader)),
+        Err(refusal) => Some(exchange::refuse(worker, &connection.peer, refusal, &reader)),
     };
     // Without an answer the client has left, and all that is dropped now is cancelled.
     let Some(mut answer) = answer else { return };
@@ -116,8 +117,11 @@ pub(super) async fn serve(
         tracing::debug!("the target did not agree to a WebSocket");
         answer.status = StatusCode::BAD_GATEWAY;
         answer.body = Body::Empty;
+        if let Some(record) = &mut answer.record {
+            record.replaced(answer.status);
+        }
     }
-    send(&connection, &responder, answer, is_head).await;
+    send(&connection, &responder, answer, is_head, received).await;
 }
 
 /// The request as the exchange wants it.
@@ -127,6 +131,7 @@ fn read(
     stream: &mut Option<RecvStream>,
     responder: &Rc<Responder>,
     fields: &mut Fields,
+    received: &mut Option<Rc<Cell<u64>>>,
 ) -> Result<(crate::proxy::request::Head, RequestBody), Refusal> {
     let listener = &connection.listener;
     let bodiless = stream.as_ref().is_none_or(RecvStream::is_end_stream);
@@ -149,11 +154,18 @@ fn read(
         idle: listener.idle,
         progress: Progress::default(),
     };
+    *received = Some(incoming.count());
     Ok((head, RequestBody::Http2(Box::new(incoming))))
 }
 
-/// Sends an answer while its body arrives.
-async fn send(connection: &Shared, responder: &Responder, mut answer: Answer, is_head: bool) {
+/// Sends an answer while its body arrives. `read` counts the bytes of the request's body.
+async fn send(
+    connection: &Shared,
+    responder: &Responder,
+    mut answer: Answer,
+    is_head: bool,
+    read: Option<Rc<Cell<u64>>>,
+) {
     let framing = answer.body.framing();
     let mut response = Response::new(());
     *response.status_mut() = answer.status;
@@ -172,10 +184,15 @@ async fn send(connection: &Shared, responder: &Responder, mut answer: Answer, is
             return;
         }
     };
-    let sent = match end {
-        true => Ok(()),
-        false => Outgoing::new(connection, stream, answer.body).run().await,
-    };
+    let (mut sent, mut bytes) = (Ok(()), 0);
+    if !end {
+        let mut outgoing = Outgoing::new(connection, stream, answer.body);
+        sent = outgoing.run().await;
+        bytes = outgoing.sent;
+    }
+    if let Some(record) = &mut answer.record {
+        record.ended(read.map_or(0, |count| count.get()), bytes, sent.err());
+    }
     match sent {
         Ok(()) => connection.watch.answered(),
         // What is cut off must not look complete.
@@ -186,7 +203,6 @@ async fn send(connection: &Shared, responder: &Responder, mut answer: Answer, is
         }
         Err(Cut::Gone) => {}
     }
-    drop(answer.record);
 }
 
 /// Counts a request as under way, and is the place where a panic is noticed that would end it.

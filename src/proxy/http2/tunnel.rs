@@ -58,7 +58,7 @@ pub(super) async fn run(
     connection: &Shared,
     responder: &Responder,
     stream: Option<RecvStream>,
-    answer: Answer,
+    mut answer: Answer,
 ) {
     let (Body::Tunnel(target), Some(receive)) = (answer.body, stream) else { return };
     let mut response = Response::new(());
@@ -81,9 +81,11 @@ pub(super) async fn run(
         target,
         worker: connection.worker,
     };
-    tunnel.run().await;
+    let carried = tunnel.run().await;
     connection.watch.answered();
-    drop(answer.record);
+    if let Some(record) = &mut answer.record {
+        record.tunnelled(carried);
+    }
 }
 
 /// A stream as a tunnel reads and writes it.

@@ -30,6 +30,7 @@ use super::listener::Listening;
 use crate::config::tls::{ClientCertificates, ListenerTls, provider};
 use crate::config::{KeyRing, Protocol};
 use crate::pool::{HandshakeFailure, Managed, TlsLane};
+use crate::telemetry::access_log::Tls;
 
 /// What handshakes are given to end when their listener closes.
 const LAST_GRACE: Duration = Duration::from_secs(1);
@@ -96,6 +97,8 @@ pub(crate) struct Accepted {
     pub(crate) stream: TlsStream,
     /// What was agreed on; `None` if the client does not say what it speaks.
     pub(crate) protocol: Option<Protocol>,
+    /// What it is encrypted with.
+    pub(crate) version: Tls,
     /// What is known of the client, if it was asked.
     pub(crate) identity: Option<Rc<Identity>>,
 }
@@ -141,7 +144,8 @@ impl Acceptor {
                 let newest = session.protocol_version() == Some(ProtocolVersion::TLSv1_3);
                 lane.handshakes[usize::from(newest)][usize::from(resumed)].bump();
                 let identity = self.asks.then(|| Rc::new(Identity::of(session)));
-                return Some(Accepted { protocol: agreed(session), identity, stream });
+                let version = if newest { Tls::Tls13 } else { Tls::Tls12 };
+                return Some(Accepted { protocol: agreed(session), version, identity, stream });
             }
             Some(Err((failure, tcp))) => (failure, tcp),
             None => (HandshakeFailure::Timeout, None),

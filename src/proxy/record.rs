@@ -1,0 +1,174 @@
+//! The record of one request: a guard that counts it, and writes its line into the access log when it is over.
+//!
+//! Made when the head was read, dropped after the last byte of the answer or when the client has left, so that every request
+//! is counted once and has one line whatever becomes of it. Without an access log there is nothing but counters. What is noted
+//! is copied: no request holds on to its head because of its line.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use http::StatusCode;
+
+use super::Worker;
+use super::body::Cut;
+use super::upgrade::Carried;
+use super::upstream::Upstream;
+use super::worker::PoolWorker;
+use crate::pool::{Refusal, TunnelEnd};
+use crate::telemetry::access_log::{Entry, Piece};
+
+/// See the module's documentation.
+pub(crate) struct Record {
+    worker: &'static Worker,
+    started: Instant,
+    status: Option<StatusCode>,
+    /// The pool that its route leads to.
+    pool: Option<Rc<PoolWorker>>,
+    /// Its line in the making, and the target it was sent to last; `None` without an access log.
+    line: Option<Line>,
+}
+
+struct Line {
+    entry: Box<Entry>,
+    target: Option<Rc<Upstream>>,
+}
+
+impl Record {
+    /// A request begins.
+    pub(crate) fn start(worker: &'static Worker) -> Self {
+        let line = worker.access_log.as_ref().map(|log| Line { entry: log.entry(), target: None });
+        Self { worker, started: Instant::now(), status: None, pool: None, line }
+    }
+
+    /// Notes something for its line, if it will have one.
+    pub(crate) fn note(&mut self, take: impl FnOnce(&mut Entry)) {
+        if let Some(line) = &mut self.line {
+            take(&mut line.entry);
+        }
+    }
+
+    /// Its pool is known: it counts there.
+    pub(crate) fn enter(&mut self, pool: &Rc<PoolWorker>) {
+        pool.lane().requests.bump();
+        pool.lane().live.bump();
+        self.pool = Some(pool.clone());
+    }
+
+    /// It is sent to a target.
+    pub(crate) fn sent_to(&mut self, target: &Rc<Upstream>) {
+        if let Some(line) = &mut self.line {
+            line.entry.attempts += 1;
+            line.target = Some(target.clone());
+        }
+    }
+
+    /// The head of its answer is there.
+    pub(crate) fn answered(mut self, status: StatusCode) -> Self {
+        self.status = Some(status);
+        let started = self.started;
+        self.note(|entry| {
+            entry.status = status.as_u16();
+            entry.first_byte = Some(started.elapsed());
+        });
+        self
+    }
+
+    /// Its answer is over: how much of both bodies has passed, and whether it was cut.
+    pub(crate) fn ended(&mut self, bytes_in: u64, bytes_out: u64, cut: Option<Cut>) {
+        self.note(|entry| {
+            (entry.bytes_in, entry.bytes_out) = (bytes_in, bytes_out);
+            if let Some(cut) = cut {
+                entry.reason = Some(cut.code());
+            }
+        });
+    }
+
+    /// It was a tunnel, which is over.
+    pub(crate) fn tunnelled(&mut self, carried: Carried) {
+        self.note(|entry| {
+            (entry.bytes_in, entry.bytes_out) = (carried.up, carried.down);
+            entry.reason = (carried.why != TunnelEnd::Ended).then(|| carried.why.as_str());
+        });
+    }
+
+    /// The client is given another answer than the target's.
+    pub(crate) fn replaced(&mut self, status: StatusCode) {
+        self.status = Some(status);
+        self.note(|entry| {
+            entry.status = status.as_u16();
+            entry.reason = Some(Refusal::Websocket.as_str());
+        });
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let took = self.started.elapsed();
+        if let Some(pool) = &self.pool {
+            let lane = pool.lane();
+            lane.live.drop_one();
+            lane.duration.record(took);
+            match self.status {
+                Some(status) => lane.responses[status.as_u16() as usize / 100 - 1].bump(),
+                None => lane.abandoned.bump(),
+            }
+        }
+        if let (Some(Line { mut entry, target }), Some(log)) = (self.line.take(), &self.worker.access_log) {
+            entry.duration = took;
+            if let Some(target) = target {
+                entry.set(Piece::Target, target.state.name.as_bytes());
+            }
+            if self.status.is_none() && entry.reason.is_none() {
+                entry.reason = Some(Cut::Gone.code());
+            }
+            log.push(entry, self.started, &self.worker.lane().access_dropped);
+        }
+    }
+}
+
+/// What is taken down of a request, as it becomes known.
+pub(crate) mod note {
+    use http::header::{self, HeaderValue};
+
+    use super::{Entry, Piece};
+    use crate::pool::Refusal;
+    use crate::proxy::exchange::Peer;
+    use crate::proxy::plan::PoolPlan;
+    use crate::proxy::request::Head;
+    use crate::proxy::stickiness::Session;
+
+    /// Its head was read.
+    pub(crate) fn head(entry: &mut Entry, peer: &Peer, head: &Head, id: &HeaderValue) {
+        entry.client = peer.origin.source(&head.headers);
+        entry.tls = peer.tls();
+        entry.protocol = match head.version {
+            http::Version::HTTP_10 => 10,
+            http::Version::HTTP_2 => 20,
+            _ => 11,
+        };
+        entry.set(Piece::Method, head.method.as_str().as_bytes());
+        if let Some(host) = head.host() {
+            entry.set(Piece::Host, host.as_bytes());
+        }
+        entry.set(Piece::Path, head.path.as_str().as_bytes());
+        for (piece, name) in [(Piece::UserAgent, header::USER_AGENT), (Piece::Referer, header::REFERER)] {
+            if let Some(value) = head.headers.get(name) {
+                entry.set(piece, value.as_bytes());
+            }
+        }
+        entry.set(Piece::RequestId, id.as_bytes());
+    }
+
+    /// Its head could not be read.
+    pub(crate) fn refusal(entry: &mut Entry, peer: &Peer, refusal: Refusal, id: &HeaderValue) {
+        (entry.client, entry.tls) = (peer.origin.address.ip(), peer.tls());
+        entry.reason = Some(refusal.as_str());
+        entry.set(Piece::RequestId, id.as_bytes());
+    }
+
+    /// Its pool was found, and its session was read.
+    pub(crate) fn pool(entry: &mut Entry, pool: &PoolPlan, session: &Session) {
+        entry.verdict = session.verdict();
+        entry.set(Piece::Pool, pool.config.name.as_bytes());
+    }
+}
