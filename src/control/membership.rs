@@ -263,22 +263,27 @@ impl PoolControl {
 
     /// Takes the result of a check, and publishes what follows from it.
     pub fn record(&self, id: TargetId, probed: Probed) {
-        let decided;
+        let (decided, turned);
         let transition = {
             let mut targets = self.targets.borrow_mut();
             let Some(target) = targets.iter_mut().find(|target| target.state.id == id) else { return };
             target.probes[usize::from(!probed.passed)] += 1;
             let now = Instant::now();
+            let was_recovering = target.checks.is_recovering();
             let transition = target.checks.observe(probed.passed, &self.config().health);
-            if transition.is_some_and(|transition| transition.to == HealthState::Healthy) {
-                target.watched.in_service_since = Some(now);
-            }
+            turned = was_recovering != target.checks.is_recovering();
             let asked = target.drain.is_asked();
             if probed.passed {
                 target.drain.wish(target.admin, probed.drain, None, now);
             }
-            let is_back = probed.passed && target.watched.record.pass_check();
-            if is_back || transition.is_some() {
+            let is_well = transition.is_some_and(|transition| transition.to == HealthState::Healthy);
+            let is_back = probed.passed && target.watched.record.pass_check(is_well);
+            if is_well {
+                target.watched.in_service_since = Some(now);
+            }
+            if is_back || is_well {
+                target.begin_anew(now);
+            } else if transition.is_some() {
                 target.judge_anew();
             }
             if transition.is_some_and(|transition| transition.to == HealthState::Unhealthy) {
@@ -304,7 +309,7 @@ impl PoolControl {
             target.last_probe = Some(probed);
             transition
         };
-        let changed = transition.is_some() || decided.is_some();
+        let changed = turned || transition.is_some() || decided.is_some();
         if let Some((name, what, reason)) = decided {
             self.decide(name, what, reason);
         }

@@ -43,7 +43,7 @@ pub struct Evidence {
     pub unreachable: u32,
     /// The last of these was refused.
     pub refused: bool,
-    /// It was ejected not long ago, and has hardly answered a request well since it came back.
+    /// It was ejected more than once lately, and has hardly answered a request well since it came back.
     pub repeated: bool,
     /// Failures in a row that eject it.
     pub limit: u32,
@@ -109,7 +109,7 @@ fn offence(rules: &Outlier, index: usize, target: &Evidence, others: Tally) -> O
             true if target.refused => {
                 sentence(Stay::Here, true, format!("{reason}, connections are refused"))
             }
-            // Once may be a restart; again, before it was of any use, is a target that breaks on requests.
+            // Once may be a restart; again and again, before it was of any use, is a target that breaks on requests.
             true if !target.repeated => {
                 sentence(Stay::Elsewhere, true, format!("{reason}, connections break"))
             }
@@ -219,10 +219,10 @@ impl Record {
         (self.times, self.clean_at) = (0, None);
     }
 
-    /// Whether an ejection before this moment still counts, for a target that has answered `well` since it came back: as often as
-    /// it may fail, and it was another process that was killed.
+    /// Whether several ejections before this moment still count, for a target that has answered `well` since it came back: as
+    /// often as it may fail, and it was another process that was killed. One more may be a process that was killed as it began.
     pub fn is_repeated(&self, rules: &Outlier, well: u64) -> bool {
-        self.times > 0 && well < u64::from(rules.consecutive)
+        self.times > 1 && well < u64::from(rules.consecutive)
     }
 
     /// Whether something has changed by `now`: the ejection or the trial is over.
@@ -242,9 +242,10 @@ impl Record {
         false
     }
 
-    /// A check that began after the ejection has passed; whether that ends it.
-    pub fn pass_check(&mut self) -> bool {
-        let ends = self.ejected.as_ref().is_some_and(|ejection| ejection.until_checked);
+    /// A check that began after the ejection has passed; whether that ends it, as it does if enough have failed before for this
+    /// to be `another` process.
+    pub fn pass_check(&mut self, another: bool) -> bool {
+        let ends = self.ejected.as_ref().is_some_and(|ejection| ejection.until_checked || another);
         if ends {
             self.ejected = None;
         }

@@ -79,7 +79,7 @@ fn a_target_that_refuses_connections_keeps_its_sessions_until_a_check_passes() {
     let now = Instant::now();
     let mut record = Record::default();
     record.eject(&rules(), now, sentence);
-    assert!(record.pass_check() && record.ejected.is_none());
+    assert!(record.pass_check(false) && record.ejected.is_none());
 }
 
 #[test]
@@ -159,6 +159,18 @@ fn at_most_half_are_out_and_never_the_last() {
 }
 
 #[test]
+fn an_ejection_ends_when_another_process_is_there() {
+    let mut record = Record::default();
+    let sentence = Sentence { index: 0, stay: Stay::Moves, until_checked: false, reason: String::new() };
+    record.eject(&rules(), Instant::now(), sentence);
+    assert!(
+        !record.pass_check(false) && record.ejected.is_some(),
+        "a passed check says nothing about errors"
+    );
+    assert!(record.pass_check(true) && record.ejected.is_none());
+}
+
+#[test]
 fn ejections_grow_longer_and_a_trial_follows() {
     let (rules, start) = (rules(), Instant::now());
     let sentence = || Sentence { index: 0, stay: Stay::Moves, until_checked: false, reason: String::new() };
@@ -166,6 +178,7 @@ fn ejections_grow_longer_and_a_trial_follows() {
     assert_eq!(record.limit(&rules), 5);
     assert_eq!(record.eject(&rules, start, sentence()).until, start + Duration::from_secs(30));
     assert_eq!(record.limit(&rules), u32::MAX);
+    assert!(!record.is_repeated(&rules, 0), "once, or twice at once, may be a restart");
     assert!(!record.pass_time(start + Duration::from_secs(29)));
     let back = start + Duration::from_secs(30);
     assert!(record.pass_time(back));

@@ -136,7 +136,7 @@ impl PoolControl {
             if target.watched.record.pass_time(now) {
                 changed = true;
                 if was_out {
-                    target.judge_anew();
+                    target.begin_anew(now);
                     back.push(target.state.name.clone());
                 }
             }
@@ -277,6 +277,12 @@ impl Tended {
     /// Judges it by what it does from now on.
     pub(super) fn judge_anew(&mut self) {
         (self.watched.window, self.watched.before) = (Window::default(), Tally::ever(&self.state.lanes));
+    }
+
+    /// The same for a target that is back, perhaps as another process.
+    pub(super) fn begin_anew(&mut self, now: Instant) {
+        self.judge_anew();
+        self.state.conduct.begin_anew(now);
     }
 
     fn evidence(&self, rules: &config::Outlier, now: Instant) -> Evidence {

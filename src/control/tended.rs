@@ -121,6 +121,7 @@ impl Tended {
             weight: self.weight,
             max_connections: self.max_connections.unwrap_or(u32::MAX),
             health: self.checks.state(),
+            recovering: self.checks.is_recovering(),
             admin: self.drain.state(self.admin, config.drain.deadline, now),
             ejected: self.watched.record.ejected.as_ref().map(|ejection| ejection.stay),
             zone_out,

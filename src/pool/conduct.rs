@@ -2,7 +2,8 @@
 //!
 //! Not obvious: a worker that sees the limit reached *suspends* the target itself, so that no other request is spent on it while
 //! the control plane makes up its mind; only the control plane ejects, and only it ends a suspension. Limits are set by the
-//! control plane too: a target on trial is suspended earlier. Nothing here looks at other targets.
+//! control plane too: a target on trial is suspended earlier. What breaks on a connection from before a target's return says
+//! nothing of the process that is there now. Nothing here looks at other targets.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -22,6 +23,8 @@ pub struct Conduct {
     /// First-byte deadlines that passed while the target answered nothing at all, since it last answered.
     silences: AtomicU32,
     suspended: AtomicBool,
+    /// When the target last returned, in nanoseconds since `epoch`.
+    returned_ns: AtomicU64,
     /// When the target last answered, in nanoseconds since `epoch`: a request may follow an answer within a millisecond.
     answered_ns: AtomicU64,
     /// Moving average of the time to the first byte: microseconds as `f32` bits in the upper half, milliseconds since `epoch`
@@ -39,6 +42,7 @@ impl Default for Conduct {
             limit: AtomicU32::new(u32::MAX),
             silences: AtomicU32::new(0),
             suspended: AtomicBool::new(false),
+            returned_ns: AtomicU64::new(0),
             answered_ns: AtomicU64::new(0),
             latency: AtomicU64::new(0),
             epoch: Instant::now(),
@@ -66,8 +70,12 @@ impl Conduct {
         self.fail()
     }
 
-    /// The target has failed without an answer that counts. True if that suspends it.
-    pub fn break_off(&self, failure: Failure) -> bool {
+    /// The target has failed without an answer that counts, on a connection that was begun at `connected`. True if that
+    /// suspends it.
+    pub fn break_off(&self, failure: Failure, connected: Instant) -> bool {
+        if failure == Failure::Reset && self.ns(connected) < self.returned_ns.load(Relaxed) {
+            return false;
+        }
         match failure {
             Failure::Connect | Failure::Reset | Failure::ConnectTimeout | Failure::Tls => {
                 self.unreachable.fetch_add(1, Relaxed);
@@ -88,7 +96,7 @@ impl Conduct {
     /// A request sent at `sent` has waited for its first byte in vain. True if that suspends the target, because nobody
     /// else has heard from it in that time either.
     pub fn time_out(&self, sent: Instant) -> bool {
-        let failed = self.break_off(Failure::FirstByteTimeout);
+        let failed = self.break_off(Failure::FirstByteTimeout, sent);
         let silent = self.answered_ns.load(Relaxed) < self.ns(sent);
         if !silent || self.limit.load(Relaxed) == u32::MAX {
             return failed;
@@ -143,6 +151,13 @@ impl Conduct {
         self.suspended.store(false, Relaxed);
     }
 
+    /// The target is back at `now`, perhaps as another process: what was before counts no longer, not even what is heard of it
+    /// only from now on.
+    pub fn begin_anew(&self, now: Instant) {
+        self.returned_ns.store(self.ns(now), Relaxed);
+        self.pardon(self.limit.load(Relaxed));
+    }
+
     /// Sets how many failures in a row suspend; `u32::MAX` for none.
     pub fn set_limit(&self, limit: u32) {
         self.limit.store(limit, Relaxed);
@@ -185,7 +200,7 @@ mod tests {
         let conduct = Conduct::default();
         conduct.pardon(3);
         let now = Instant::now();
-        let refused = || conduct.break_off(Failure::Connect);
+        let refused = || conduct.break_off(Failure::Connect, now);
         assert!(!refused() && !conduct.answer_badly(now));
         assert_eq!((conduct.failures(), conduct.unreachable()), (2, 0));
         conduct.succeed(now);
@@ -195,6 +210,19 @@ mod tests {
         assert!(conduct.is_suspended());
         conduct.pardon(2);
         assert!(!conduct.is_suspended() && !refused() && refused());
+    }
+
+    #[test]
+    fn a_connection_from_before_its_return_does_not_speak_against_a_target() {
+        let conduct = Conduct::default();
+        conduct.pardon(2);
+        let at = |seconds| conduct.epoch + Duration::from_secs(seconds);
+        assert!(!conduct.break_off(Failure::Reset, at(1)) && conduct.break_off(Failure::Reset, at(1)));
+        conduct.begin_anew(at(2));
+        assert_eq!((conduct.is_suspended(), conduct.failures()), (false, 0));
+        assert!(!conduct.break_off(Failure::Reset, at(1)) && !conduct.break_off(Failure::Reset, at(1)));
+        assert_eq!(conduct.failures(), 0, "they were connections to another process");
+        assert!(!conduct.break_off(Failure::Reset, at(3)) && conduct.break_off(Failure::Reset, at(3)));
     }
 
     #[test]

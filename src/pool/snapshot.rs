@@ -97,6 +97,8 @@ pub struct Member {
     pub max_connections: u32,
     /// From active checks.
     pub health: HealthState,
+    /// Unhealthy, and the last check has passed: it serves, if not yet for long enough to be trusted with new sessions.
+    pub recovering: bool,
     /// From the operator.
     pub admin: AdminState,
     /// From those who list it.
@@ -119,6 +121,7 @@ impl Member {
             weight: 1,
             max_connections: u32::MAX,
             health: HealthState::Healthy,
+            recovering: false,
             admin: AdminState::Up,
             duty: Duty::Serving,
             ejected: None,
@@ -277,8 +280,8 @@ impl Snapshot {
 
 impl Target {
     fn new(member: Member, config: &config::Pool, panic: bool, zone_failed: bool) -> Self {
-        let Member { state, weight, max_connections, health, admin, duty, ejected, zone_out, ramp, leave } =
-            member;
+        let Member { state, weight, max_connections, health, recovering, admin, duty, .. } = member;
+        let Member { ejected, zone_out, ramp, leave, .. } = member;
         let status = match (admin, health, ejected) {
             (AdminState::Down, ..) => Status::Down,
             (AdminState::Drained, ..) => Status::Drained,
@@ -307,7 +310,7 @@ impl Target {
         };
         let keeps = match (admin, health) {
             (AdminState::Down | AdminState::Drained, _) => Keeps::None,
-            (_, HealthState::Unhealthy) if !panic => Keeps::None,
+            (_, HealthState::Unhealthy) if !panic && !recovering => Keeps::None,
             // A target that was not checked yet may be as well as when the session was bound: if it is not, the request
             // goes elsewhere and the session stays.
             _ => stays,

@@ -22,12 +22,16 @@ async fn shop(zones: &[(&str, usize)]) -> Vec<(String, Origin)> {
 }
 
 fn setup(origins: &[(String, Origin)]) -> Setup {
+    setup_with(origins, CHECKED)
+}
+
+fn setup_with(origins: &[(String, Origin)], pool: &str) -> Setup {
     origins
         .iter()
         .fold(Setup::default(), |setup, (zone, origin)| {
             setup.target_with(origin, &format!("zone = \"{zone}\""))
         })
-        .pool(CHECKED)
+        .pool(pool)
 }
 
 async fn healthy(edge: &Edge, count: u64) {
@@ -110,6 +114,36 @@ async fn a_session_without_its_target_stays_in_its_zone_and_all_nodes_agree() {
         chosen.insert(answer.origin().to_owned());
     }
     assert!(chosen.len() > 1, "all sessions of a dead target went to one other");
+}
+
+#[tokio::test]
+async fn a_target_on_its_way_back_serves_its_own_sessions_and_nobody_else() {
+    let origins = shop(&[("az-a", 1), ("az-b", 1)]).await;
+    let rules = CHECKED.replace("health.healthy = 1\n", "health.healthy = 100\n");
+    let edge = setup_with(&origins, &rules).start().await;
+    healthy(&edge, 2).await;
+    let mut homes = sessions(&edge, 2, 4).await;
+    origins[0].1.set_sick(true);
+    healthy(&edge, 1).await;
+    let moved = &mut homes.get_mut("az-a-1").unwrap()[0];
+    assert_eq!(moved.get("/").await.origin(), "az-b-1", "its checks fail: its sessions move");
+    origins[0].1.set_sick(false);
+    let passes = "selvedge_target_checks_total{zone=\"az-a\",result=\"passed\"}";
+    let before = edge.metric(passes).await;
+    eventually("another check", async || edge.metric(passes).await > before + 1).await;
+    for client in &mut homes.get_mut("az-a-1").unwrap()[1..] {
+        assert_eq!(client.get("/").await.origin(), "az-a-1", "it serves who is bound to it");
+    }
+    for _ in 0..10 {
+        assert_eq!(Client::of(&edge).get("/").await.origin(), "az-b-1", "nobody else, after so few checks");
+    }
+    assert_eq!(homes.get_mut("az-a-1").unwrap()[0].get("/").await.origin(), "az-b-1", "who moved stays");
+    origins[0].1.set_sick(true);
+    healthy(&edge, 1).await;
+    eventually("the next failed check", async || {
+        homes.get_mut("az-a-1").unwrap()[1].get("/").await.origin() == "az-b-1"
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::browser::{Answer, Browser};
-use crate::processes::{System, send_signal, until};
+use crate::processes::{System, runs, send_signal, until};
 
 const SHOPPERS: usize = 50;
 /// Additions to a cart by shoppers in a hurry.
@@ -60,8 +60,13 @@ impl fmt::Display for Report {
     }
 }
 
-/// When which instance was killed.
-type Deaths = Arc<Mutex<BTreeMap<String, Vec<Instant>>>>;
+/// Which instance was killed, and when it was dead: until that is known, it may still answer and may not.
+type Deaths = Arc<Mutex<BTreeMap<String, Vec<Option<Instant>>>>>;
+
+/// Whether a death may have happened after this moment.
+fn is_after(moment: Instant) -> impl Fn(&Option<Instant>) -> bool {
+    move |death| death.is_none_or(|at| at >= moment)
+}
 
 /// Shops for this long.
 pub(crate) async fn shop(system: &System, duration: Duration) -> Report {
@@ -109,9 +114,14 @@ async fn kill_until(system: &System, end: Instant, deaths: &Deaths) -> usize {
             send_signal(supervisor, Signal::STOP);
         }
         for (name, _, pid) in &killed {
-            deaths.lock().unwrap().entry((*name).clone()).or_default().push(Instant::now());
+            deaths.lock().unwrap().entry((*name).clone()).or_default().push(None);
             send_signal(*pid, Signal::KILL);
             kills += 1;
+        }
+        for (name, _, pid) in &killed {
+            until("the instance is dead", async || (!runs(*pid)).then_some(())).await;
+            let mut deaths = deaths.lock().unwrap();
+            *deaths.get_mut(*name).unwrap().last_mut().unwrap() = Some(Instant::now());
         }
         if whole_zone {
             tokio::time::sleep(DEAD_ZONE).await;
@@ -249,18 +259,18 @@ impl Shopper<'_> {
         if let Some(home) = &self.home
             && home.instance != name
         {
-            let died = self
-                .deaths
-                .lock()
-                .unwrap()
-                .get(&home.instance)
-                .is_some_and(|at| at.iter().any(|at| *at >= home.seen));
-            if died {
+            let died = self.deaths.lock().unwrap().get(&home.instance).and_then(|all| all.last().copied());
+            if died.as_ref().is_some_and(is_after(home.seen)) {
                 self.report.elsewhere += 1;
             } else {
-                self.report
-                    .problems
-                    .push(format!("{name} answered for {}, which was not killed", home.instance));
+                let ago = |moment: Instant| format!("{:.1?}", moment.elapsed());
+                self.report.problems.push(format!(
+                    "{}: {name} answered for {}, which was killed {} ago and answered {} ago",
+                    httpdate::fmt_http_date(std::time::SystemTime::now()),
+                    home.instance,
+                    died.flatten().map_or("never".to_owned(), ago),
+                    ago(home.seen)
+                ));
             }
             if home.bond == bond {
                 return;
@@ -273,6 +283,6 @@ impl Shopper<'_> {
     /// Whether an instance was killed after this moment, or so shortly before that its connections were still dying.
     fn somebody_died_since(&self, moment: Instant) -> bool {
         let moment = moment - Duration::from_secs(1);
-        self.deaths.lock().unwrap().values().flatten().any(|at| *at >= moment)
+        self.deaths.lock().unwrap().values().flatten().any(is_after(moment))
     }
 }

@@ -46,6 +46,11 @@ impl Checks {
         self.state
     }
 
+    /// Whether it is unhealthy, and its last check has passed.
+    pub fn is_recovering(&self) -> bool {
+        self.state == HealthState::Unhealthy && self.passes > 0
+    }
+
     /// Checks in a row with the same result as the last one.
     pub fn consecutive(&self) -> u32 {
         self.passes.max(self.failures)
@@ -124,6 +129,17 @@ mod tests {
     #[test]
     fn only_passes_in_a_row_bring_a_target_back() {
         assert_eq!(states(&rules(2, 1), "-+-++")[1..], [Unhealthy, Unhealthy, Unhealthy, Healthy]);
+    }
+
+    #[test]
+    fn a_target_recovers_while_its_last_check_has_passed() {
+        let rules = rules(2, 1);
+        let mut checks = Checks::new(&rules);
+        let mut recovering = |passed| {
+            checks.observe(passed, &rules);
+            checks.is_recovering()
+        };
+        assert_eq!([false, true, false, true, true].map(&mut recovering), [false, true, false, true, false]);
     }
 
     #[test]

@@ -108,7 +108,8 @@ pub(crate) async fn send(
             stream.suspect();
         }
         lane.failures[failure as usize].bump();
-        attempt.upstream.failed(&attempt.pool.shared, failure, started);
+        let connected = wire.as_ref().and_then(Wire::connected).unwrap_or(started);
+        attempt.upstream.failed(&attempt.pool.shared, failure, started, connected);
         return Err(AttemptError::Target { failure, untouched, why });
     }
 }
@@ -185,6 +186,14 @@ impl Wire {
         match self {
             Self::Http1(connection) => connection.poll_head(cx, request, worker),
             Self::Http2(stream) => stream.poll_head(cx, request, worker),
+        }
+    }
+
+    /// When the connection was begun, if it is this request's alone for now.
+    fn connected(&self) -> Option<Instant> {
+        match self {
+            Self::Http1(connection) => Some(connection.begun),
+            Self::Http2(_) => None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http::Method;
@@ -33,6 +33,7 @@ const BODILESS_PAUSE: u64 = 2;
 pub(crate) struct Connection {
     pub(crate) io: Io,
     pub(crate) deadline: Deadline,
+    pub(super) begun: Instant,
     input: BytesMut,
     scanned: usize,
     /// Bytes that the wire has taken of this connection before the present request.
@@ -54,6 +55,7 @@ impl Connection {
         Self {
             io,
             deadline,
+            begun: Instant::now(),
             input: BytesMut::new(),
             scanned: 0,
             written_before: 0,

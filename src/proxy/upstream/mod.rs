@@ -222,11 +222,11 @@ impl Upstream {
         }
     }
 
-    /// An attempt that began at `sent` has ended without an answer.
-    fn failed(&self, pool: &Pool, failure: Failure, sent: Instant) {
+    /// An attempt that began at `sent`, on a connection that was begun at `connected`, has ended without an answer.
+    fn failed(&self, pool: &Pool, failure: Failure, sent: Instant, connected: Instant) {
         let suspended = match failure {
             Failure::FirstByteTimeout => self.state.conduct.time_out(sent),
-            _ => self.state.conduct.break_off(failure),
+            _ => self.state.conduct.break_off(failure, connected),
         };
         if suspended {
             pool.alarm.notify_one();
