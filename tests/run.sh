@@ -31,6 +31,9 @@ command -v redis-sentinel >/dev/null || missing+=(redis-server redis-sentinel re
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
 # A browser, for its WebSocket: Debian's smallest.
 command -v chromium-headless-shell chromium google-chrome >/dev/null || missing+=(chromium-headless-shell)
+# Other proxies, whose configurations the documents show beside ours.
+command -v haproxy >/dev/null || missing+=(haproxy)
+command -v nginx >/dev/null || missing+=(nginx-light)
 # Reads what we measure, and judges our alert rules.
 command -v prometheus promtool >/dev/null || missing+=(prometheus)
 # Other readers of metrics and schemas, in Python: see below.
