@@ -60,7 +60,7 @@ impl Desk {
     fn here(&self, command: &str) -> String {
         let System { proxy, admin, port, .. } = &self.system;
         let mut here = command
-            .replace("./target/release/selvedge", "selvedge")
+            .replace("cargo run --release --bin selvedge --", "selvedge")
             .replace("127.0.0.1:8080", &proxy.to_string())
             .replace("127.0.0.1:9900", &admin.to_string())
             .replace(":9001", &format!(":{port}"))
@@ -127,7 +127,7 @@ async fn every_command_of_the_documents_works() {
                     let output = run_to_end(&arguments).await;
                     assert!(output.status.success(), "{shown}: {command}: {output:?}");
                 }
-                ["selvedge" | "./target/release/selvedge", "run", "--config", config] => {
+                ["selvedge", "run", "--config", config] => {
                     found[1] += 1;
                     desk.node(config).await;
                 }
@@ -137,7 +137,8 @@ async fn every_command_of_the_documents_works() {
                     assert!(manifest.contains(&format!("name = \"{bench}\"")), "{shown}: {command}");
                 }
                 [script] | ["SELVEDGE_SOAK=1", script] if project().join(script).is_file() => found[2] += 1,
-                ["selvedge" | "./target/release/selvedge" | "curl" | "kill" | "export" | "chmod", ..] => {
+                ["selvedge" | "curl" | "kill" | "export" | "chmod", ..]
+                | ["cargo", "run", "--release", "--bin", "selvedge", "--", ..] => {
                     found[0] += 1;
                     desk.shell(&desk.here(&command)).await;
                 }
