@@ -76,6 +76,24 @@ fn every_configuration_in_the_documents_passes_the_check() {
 const FEWEST_CONFIGURATIONS: usize = 7;
 
 #[test]
+fn what_the_documents_give_to_prometheus_is_understood() {
+    let scratch = tempfile::tempdir().unwrap();
+    let mut found = 0;
+    for (page, text) in pages() {
+        for block in blocks(&text, "yaml").into_iter().filter(|block| block.contains("scrape_configs:")) {
+            found += 1;
+            let file = scratch.path().join("prometheus.yml");
+            std::fs::write(&file, block).unwrap();
+            let output = Command::new("promtool").args(["check", "config"]).arg(&file).output();
+            let output = output.expect("promtool is installed: see tests/run.sh");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}: {block}\n{said}", page.display());
+        }
+    }
+    assert_eq!(found, 1);
+}
+
+#[test]
 fn the_configurations_of_other_proxies_are_such() {
     let mut found = [0; 2];
     let scratch = tempfile::tempdir().unwrap();
