@@ -144,6 +144,23 @@ fn every_link_between_the_documents_leads_somewhere() {
     assert!(found >= 10, "{found} links are found");
 }
 
+#[test]
+fn drawings_can_be_read_in_dark_and_light_and_by_who_does_not_see_them() {
+    let files = std::fs::read_dir(folder("docs/drawings")).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = files.collect();
+    assert!(files.len() >= 3, "{files:?}");
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for part in ["prefers-color-scheme: dark", "<title ", "<desc ", "role=\"img\""] {
+            assert!(text.contains(part), "{} has no {part}", file.display());
+        }
+        assert!(!text.contains("href") && !text.contains("<script"), "{} stands alone", file.display());
+        let shown =
+            pages().into_iter().any(|(_, page)| page.contains(file.file_name().unwrap().to_str().unwrap()));
+        assert!(shown, "{} is shown somewhere", file.display());
+    }
+}
+
 /// What a heading is called in links.
 pub(crate) fn anchor_of(line: &str) -> Option<String> {
     let title = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?;
