@@ -34,6 +34,8 @@ command -v chromium-headless-shell chromium google-chrome >/dev/null || missing+
 # Other proxies, whose configurations the documents show beside ours.
 command -v haproxy >/dev/null || missing+=(haproxy)
 command -v nginx >/dev/null || missing+=(nginx-light)
+# A terminal for what draws on one.
+command -v tmux >/dev/null || missing+=(tmux)
 # Reads what we measure, and judges our alert rules.
 command -v prometheus promtool >/dev/null || missing+=(prometheus)
 # Other readers of metrics and schemas, in Python: see below.

@@ -13,6 +13,7 @@ use clap::Args;
 use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -26,6 +27,8 @@ const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Of an answer: many thousand targets.
 const BODY_MAX: usize = 64 << 20;
+
+const WRONG_TOKEN: &str = "it wants another token; give --token-file or --config";
 
 /// Which node to ask.
 #[derive(Debug, Args)]
@@ -185,15 +188,18 @@ impl AdminClient {
         // A name lookup that hangs must not hold up the exit.
         runtime.shutdown_background();
         match answer {
-            Ok(Ok((StatusCode::UNAUTHORIZED, _))) => {
-                Err(self.failure("it wants another token; give --token-file or --config"))
-            }
+            Ok(Ok((StatusCode::UNAUTHORIZED, _))) => Err(self.failure(WRONG_TOKEN)),
             Ok(answer) => answer.map_err(|what| self.failure(&what)),
             Err(_) => Err(self.failure(&format!(
                 "no answer within {} s; is it a node of selvedge, and has its machine time for it?",
                 deadline.as_secs()
             ))),
         }
+    }
+
+    /// Where it is.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
     }
 
     fn failure(&self, what: &str) -> Failure {
@@ -206,58 +212,115 @@ impl AdminClient {
         path: &str,
         body: Option<Content>,
     ) -> Result<(StatusCode, Bytes), String> {
+        let (mut sender, host) = self.open().await?;
+        let request = self.request(host, method, path, body)?;
+        let (head, body) = sender.send_request(request).await.map_err(unusable)?.into_parts();
+        let body = Limited::new(body, BODY_MAX).collect().await;
+        Ok((head.status, body.map_err(|error| format!("broken answer: {error}"))?.to_bytes()))
+    }
+
+    /// The same as [`AdminClient::send`], within a runtime; what went wrong is in words.
+    pub(super) async fn change(
+        &self,
+        method: &Method,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> Result<Bytes, String> {
+        let body = ("application/json", body.to_string().into());
+        match tokio::time::timeout(DEADLINE, self.exchange(method, path, Some(body))).await {
+            Ok(Ok((StatusCode::OK, body))) => Ok(body),
+            Ok(Ok((status, body))) => Err(refusal(status, &body)),
+            Ok(Err(what)) => Err(what),
+            Err(_) => Err(format!("no answer within {} s", DEADLINE.as_secs())),
+        }
+    }
+
+    /// Hands the answer to `GET path` to `piece` as it comes, to its end. The head and each piece may take as long as `patience`.
+    pub(super) async fn follow(
+        &self,
+        path: &str,
+        patience: Duration,
+        mut piece: impl FnMut(&[u8]),
+    ) -> Result<(), String> {
+        let late = |_| format!("nothing came for {} s", patience.as_secs());
+        let head = async {
+            let (mut sender, host) = self.open().await?;
+            let request = self.request(host, &Method::GET, path, None)?;
+            // The sender is kept, as its end is that of the connection.
+            Ok::<_, String>((sender.send_request(request).await.map_err(unusable)?, sender))
+        };
+        let (answer, _sender) = tokio::time::timeout(patience, head).await.map_err(late)??;
+        let (head, mut body) = answer.into_parts();
+        if head.status != StatusCode::OK {
+            let body = tokio::time::timeout(patience, Limited::new(body, BODY_MAX).collect()).await;
+            let body = body.map_err(late)?.map_err(|error| format!("broken answer: {error}"))?;
+            return Err(refusal(head.status, &body.to_bytes()));
+        }
+        while let Some(frame) = tokio::time::timeout(patience, body.frame()).await.map_err(late)? {
+            frame.map_err(unusable)?.data_ref().into_iter().for_each(|data| piece(data));
+        }
+        Ok(())
+    }
+
+    /// A connection, and what its Host field says. Needs a runtime, which drives it.
+    async fn open(&self) -> Result<(SendRequest<Full<Bytes>>, &str), String> {
         let unreachable = |error: std::io::Error| {
             format!("{error}; is the node running, and is this the address in its [admin]?")
         };
         match &self.endpoint {
             Endpoint::Http(authority) => {
                 let stream = TcpStream::connect(authority).await.map_err(unreachable)?;
-                self.exchange_over(stream, authority, method, path, body).await
+                Ok((driven(stream).await?, authority))
             }
             Endpoint::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-                self.exchange_over(stream, "localhost", method, path, body).await
+                Ok((driven(stream).await?, "localhost"))
             }
         }
     }
 
-    async fn exchange_over(
+    fn request(
         &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin,
         host: &str,
         method: &Method,
         path: &str,
         body: Option<Content>,
-    ) -> Result<(StatusCode, Bytes), String> {
-        let broken = |error: hyper::Error| format!("no usable answer: {error}");
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let exchange = async {
-            let mut request = Request::builder().method(method).uri(path);
-            request =
-                request.header(HOST, host).header(ACCEPT, "application/json").header(CONNECTION, "close");
-            if let Some(token) = &self.token {
-                request = request.header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
-            }
-            let mut sent = Bytes::new();
-            if let Some((content_type, body)) = body {
-                request = request.header(CONTENT_TYPE, content_type);
-                sent = body;
-            }
-            let request = request.body(Full::new(sent)).map_err(|error| error.to_string())?;
-            let (head, body) = sender.send_request(request).await.map_err(broken)?.into_parts();
-            let body = Limited::new(body, BODY_MAX).collect().await;
-            Ok((head.status, body.map_err(|error| format!("broken answer: {error}"))?.to_bytes()))
-        };
-        // The connection has to be driven for the exchange to go on; its own end says nothing that the exchange does not.
-        let driven = async {
-            let _ = connection.await;
-            std::future::pending::<()>().await
-        };
-        tokio::select! {
-            answer = exchange => answer,
-            () = driven => unreachable!("pending never ends"),
+    ) -> Result<Request<Full<Bytes>>, String> {
+        let mut request = Request::builder().method(method).uri(path);
+        request = request.header(HOST, host).header(ACCEPT, "application/json").header(CONNECTION, "close");
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.reveal()));
         }
+        let mut sent = Bytes::new();
+        if let Some((content_type, body)) = body {
+            request = request.header(CONTENT_TYPE, content_type);
+            sent = body;
+        }
+        request.body(Full::new(sent)).map_err(|error| error.to_string())
+    }
+}
+
+/// A connection over `stream` that goes on for as long as its sender is kept.
+async fn driven(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Full<Bytes>>, String> {
+    let (sender, connection) = handshake(TokioIo::new(stream)).await.map_err(unusable)?;
+    // Its own end says nothing that an exchange does not.
+    tokio::spawn(async move { drop(connection.await) });
+    Ok(sender)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "what map_err calls")]
+fn unusable(error: hyper::Error) -> String {
+    format!("no usable answer: {error}")
+}
+
+/// Why an answer is none that can be used, in words.
+fn refusal(status: StatusCode, body: &[u8]) -> String {
+    match api_error(body) {
+        _ if status == StatusCode::UNAUTHORIZED => WRONG_TOKEN.to_owned(),
+        Some(message) => message,
+        None => format!("it answered {status}; is this the admin API of selvedge?"),
     }
 }
 

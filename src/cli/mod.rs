@@ -7,14 +7,18 @@
 
 mod admin_client;
 mod check;
+mod colours;
 mod completions;
 mod keys;
 mod man;
+mod outlook;
 mod reload;
 mod run;
 mod schema;
+mod seen;
 mod status;
 mod target;
+mod top;
 mod zone;
 
 use std::ffi::OsString;
@@ -62,6 +66,8 @@ enum Command {
     Reload(reload::Arguments),
     /// Show pools, zones and targets of a running node
     Status(status::Arguments),
+    /// The same, live, in the whole terminal; targets and zones can be taken out and back
+    Top(top::Arguments),
     /// Take a zone out for a time, or give it back
     #[command(subcommand)]
     Zone(zone::Command),
@@ -116,6 +122,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         (Some(Command::Check(arguments)), _) => return finish(check::run(&arguments)),
         (Some(Command::Reload(arguments)), _) => reload::run(&arguments),
         (Some(Command::Status(arguments)), _) => status::run(&arguments),
+        (Some(Command::Top(arguments)), _) => top::run(&arguments),
         (Some(Command::Zone(command)), _) => zone::run(&command),
         (Some(Command::Target(command)), _) => target::run(&command),
         (Some(Command::Keys(command)), _) => keys::run(&command),

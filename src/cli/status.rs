@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::Args;
-use serde::Deserialize;
 
 use super::admin_client::{AdminArguments, not_ours};
+use super::colours::{self, Mood};
+use super::seen::{Config, Node, Picture, Pool, Reload, Reloading, Target, Zone, span};
 use super::{Failure, print};
 
 #[derive(Debug, Args)]
@@ -21,108 +22,46 @@ pub(super) struct Arguments {
     admin: AdminArguments,
 }
 
-/// What is shown of `GET /v1/pools`; there is more in it, and may be more still in later versions.
-#[derive(Debug, Deserialize)]
-struct Status {
-    node: Option<Node>,
-    pools: Vec<Pool>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Node {
-    config: Option<Config>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Config {
-    generation: u64,
-    restart_needed: Vec<String>,
-    last_reload: Option<Reload>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Reload {
-    at: String,
-    problems: Vec<String>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Pool {
-    name: String,
-    balance: String,
-    panic: bool,
-    waiting: u64,
-    #[serde(default)]
-    zones: Vec<Zone>,
-    targets: Vec<Target>,
-    /// Names in DNS; an older node says nothing of them.
-    #[serde(default)]
-    discovery: Vec<Name>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Zone {
-    name: String,
-    share: f64,
-    state: String,
-    until: Option<String>,
-    reason: Option<String>,
-}
-
-impl Zone {
-    /// Why it is not as it should be; nothing when it is.
-    fn trouble(&self) -> String {
-        if self.state == "ok" {
-            return String::new();
-        }
-        let until = self.until.as_ref().map(|until| format!(" until {until}")).unwrap_or_default();
-        let reason = self.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        format!("{}{until}{reason}", self.state)
-    }
-}
-
-#[derive(Debug, Deserialize)]
-struct Name {
-    question: String,
-    targets: Vec<String>,
-    error: Option<Lack>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Lack {
-    at: String,
-    what: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Target {
-    zone: String,
-    address: String,
-    weight: u32,
-    status: String,
-    in_flight: u64,
-    takes_new: bool,
-    keeps_bound: bool,
-    /// The status in words.
-    #[serde(default)]
-    reason: String,
-}
-
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let body = arguments.admin.client()?.get("/v1/pools")?;
-    let status: Status = serde_json::from_slice(&body).map_err(not_ours)?;
+    let picture: Picture = serde_json::from_slice(&body).map_err(not_ours)?;
     if arguments.json {
         return print(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));
     }
-    let tables: Vec<String> = status.pools.iter().map(table).collect();
-    let notes = status.node.and_then(|node| node.config).map(|config| notes(&config)).unwrap_or_default();
-    print(&(notes + &tables.join("\n")))
+    let colours = colours::on_stdout();
+    let tables: Vec<String> = picture.pools.iter().map(|pool| table(pool, colours)).collect();
+    let node = picture.node.as_ref().map(facts).unwrap_or_default();
+    let config = picture.node.as_ref().and_then(|node| node.config.as_ref());
+    print(&(node + &config.map(notes).unwrap_or_default() + &tables.join("\n")))
+}
+
+/// The node itself, in a line; another if it could not keep what was decided.
+fn facts(node: &Node) -> String {
+    if node.phase.is_empty() {
+        return String::new();
+    }
+    let zone = node.zone.as_ref().map(|zone| format!(" in {zone}")).unwrap_or_default();
+    let ready = match &node.not_ready {
+        Some(why) if node.phase == "serving" => format!("not ready: {}", plain(why)),
+        _ => node.phase.clone(),
+    };
+    let (up, open) = (span(node.uptime_seconds), node.connections_open);
+    let generation = node.config.as_ref().map(|config| format!(", configuration {}", config.generation));
+    let generation = generation.unwrap_or_default();
+    let mut text = format!("node{zone}: {ready}, up {up}, {open} connections{generation}\n");
+    if let Some(problem) = node.state.as_ref().and_then(|state| state.problem.as_ref()) {
+        let _ = writeln!(text, "what is changed now may be lost at a restart: {}", plain(problem));
+    }
+    text
 }
 
 /// What its operator should know of the configuration; nothing when all is as it should be.
 fn notes(config: &Config) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
+    if let Some(Reloading { since, trigger }) = &config.reloading {
+        let _ = writeln!(text, "a reload is under way since {since}, asked for by {trigger}");
+    }
     if let Some(Reload { at, problems }) =
         config.last_reload.as_ref().filter(|last| !last.problems.is_empty())
     {
@@ -144,59 +83,92 @@ fn notes(config: &Config) -> String {
 }
 
 /// One pool: a line for itself, one for each zone and one for each target.
-fn table(pool: &Pool) -> String {
+fn table(pool: &Pool, colours: bool) -> String {
     let mut zones: BTreeMap<&str, Vec<&Target>> = BTreeMap::new();
     for target in &pool.targets {
         zones.entry(&target.zone).or_default().push(target);
     }
-    let mut rows = vec![["", "status", "weight", "in flight", "takes", "why"].map(str::to_owned)];
+    let mut rows = vec![["", "status", "weight", "in flight", "sessions", "takes", "why"].map(str::to_owned)];
+    let mut moods = vec![None];
     for (zone, targets) in zones {
         let open = targets.iter().filter(|target| target.takes_new).count();
-        let sum = targets.iter().map(|target| target.in_flight).sum::<u64>().to_string();
-        let count = format!("{open} of {} open", targets.len());
+        let (in_flight, sessions) = targets
+            .iter()
+            .fold((0, 0), |(flight, bound), target| (flight + target.in_flight, bound + target.sessions));
         let known = pool.zones.iter().find(|known| known.name == zone);
-        let share = known.map(|known| format!("{} % of new", known.share)).unwrap_or_default();
-        let trouble = known.map(Zone::trouble).unwrap_or_default();
-        rows.push([zone.to_owned(), count, String::new(), sum, share, trouble]);
-        rows.extend(targets.into_iter().map(|target| {
+        rows.push([
+            zone.to_owned(),
+            format!("{open} of {} open", targets.len()),
+            String::new(),
+            in_flight.to_string(),
+            sessions.to_string(),
+            known.map(|known| format!("{} % of new", known.share)).unwrap_or_default(),
+            known.map(Zone::trouble).unwrap_or_default(),
+        ]);
+        moods.push(known.map(|known| Mood::of(&known.state)).filter(|mood| *mood != Mood::Good));
+        for target in targets {
             let takes = match (target.takes_new, target.keeps_bound) {
                 (true, true) => "all",
                 (true, false) => "new sessions",
                 (false, true) => "bound sessions",
                 (false, false) => "nothing",
             };
-            let (weight, in_flight) = (target.weight.to_string(), target.in_flight.to_string());
-            let name = format!("  {}", target.address);
-            [name, target.status.clone(), weight, in_flight, takes.to_owned(), target.reason.clone()]
-        }));
+            rows.push([
+                format!("  {}", target.address),
+                target.status.clone(),
+                target.weight.to_string(),
+                target.in_flight.to_string(),
+                target.sessions.to_string(),
+                takes.to_owned(),
+                target.why(),
+            ]);
+            moods.push(Some(Mood::of(&target.status)));
+        }
     }
     let panic = if pool.panic { ", in panic: health is ignored" } else { "" };
     let mut text = format!("pool {} ({}): {} waiting{panic}\n", pool.name, pool.balance, pool.waiting);
-    for Name { question, targets, error } in &pool.discovery {
-        let wrong = error.as_ref().map(|Lack { at, what }| format!("; {what} (at {at})")).unwrap_or_default();
+    for name in &pool.discovery {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "  found by {question}: {}{wrong}", targets.len());
+        let _ = writeln!(text, "  found by {}: {}", plain(&name.question), plain(&name.says()));
     }
-    text.push_str(&aligned(&rows));
+    text.push_str(&laid_out(&rows, |row, column, cell| match moods[row] {
+        Some(mood) if colours && column == 1 => mood.paint(cell),
+        _ => cell.to_owned(),
+    }));
     text
 }
 
 /// Rows with their columns under each other; numbers to the right.
 pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
+    laid_out(rows, |_, _, cell| cell.to_owned())
+}
+
+/// The same, each cell being written as `paint` makes it of its row, its column and its padded text.
+fn laid_out<const N: usize>(rows: &[[String; N]], paint: impl Fn(usize, usize, &str) -> String) -> String {
     let widths: [usize; N] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
     let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
+    for (index, row) in rows.iter().enumerate() {
+        let last = row.iter().rposition(|cell| !cell.is_empty()).map_or(0, |last| last + 1);
+        for (column, (cell, width)) in row.iter().zip(widths).take(last).enumerate() {
+            let cell = plain(cell);
             let number = cell.starts_with(|c: char| c.is_ascii_digit()) && cell.parse::<u64>().is_ok();
-            // Writing to a String cannot fail.
-            let _ = if number { write!(line, "  {cell:>width$}") } else { write!(line, "  {cell:<width$}") };
+            let padded = match number {
+                true => format!("{cell:>width$}"),
+                false if column + 1 == last => cell,
+                false => format!("{cell:<width$}"),
+            };
+            text.push_str("  ");
+            text.push_str(&paint(index, column, &padded));
         }
-        text.push_str(line.trim_end());
         text.push('\n');
     }
     text
+}
+
+/// `text` without what a terminal would obey.
+pub(super) fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -209,7 +181,7 @@ mod tests {
             let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
             let last_reload =
                 Some(Reload { at: "2026-01-01T00:00:00Z".to_owned(), problems: owned(problems) });
-            notes(&Config { generation: 3, restart_needed: owned(restart), last_reload })
+            notes(&Config { generation: 3, restart_needed: owned(restart), reloading: None, last_reload })
         };
         assert_eq!(config(&[], &[]), "");
         assert_eq!(
@@ -225,34 +197,41 @@ mod tests {
             "name": "shop", "balance": "least_outstanding", "panic": true, "waiting": 2, "more": 1,
             "zones": [
                 {"name": "az-a", "share": 100.0, "state": "ok", "until": null, "reason": null},
-                {"name": "az-b", "share": 0.0, "state": "shifted", "until": "tomorrow", "reason": "a drill"}
+                {"name": "az-b", "share": 0.0, "state": "shifted", "until": "tomorrow", "reason": "a\u0007 drill",
+                 "left_seconds": 3599.0, "evacuated": 40.0}
             ],
             "targets": [
                 {"name": "az-a/127.0.1.1:9001", "zone": "az-a", "address": "127.0.1.1:9001", "weight": 1,
                  "status": "healthy", "in_flight": 12, "takes_new": true, "keeps_bound": true, "last_probe": null,
-                 "reason": "checks pass: 200"},
+                 "reason": "checks pass: 200", "sessions": 9},
                 {"name": "az-b/127.0.2.1:9001", "zone": "az-b", "address": "127.0.2.1:9001", "weight": 100,
-                 "status": "draining", "in_flight": 3, "takes_new": false, "keeps_bound": true, "last_probe": null},
+                 "status": "draining", "in_flight": 3, "takes_new": false, "keeps_bound": true, "last_probe": null,
+                 "reason": "drained by the operator", "sessions": 4, "drain": {"by": "operator"}},
                 {"name": "az-a/127.0.1.2:9001", "zone": "az-a", "address": "127.0.1.2:9001", "weight": 1,
-                 "status": "down", "in_flight": 0, "takes_new": false, "keeps_bound": false, "last_probe": null}
+                 "status": "unhealthy", "in_flight": 0, "takes_new": false, "keeps_bound": false, "last_probe": null,
+                 "reason": "the last 3 checks failed", "ejections": 2}
             ],
             "discovery": [
-                {"question": "SRV shop.internal", "targets": ["az-a/127.0.1.1:9001"], "error": null},
-                {"question": "A more.internal:80", "targets": [], "error": {"at": "now", "what": "no such name"}}
+                {"question": "SRV shop.internal", "targets": ["az-a/127.0.1.1:9001"], "error": null,
+                 "answer": {"targets": 1, "ttl_seconds": 30.0, "age_seconds": 4.2}},
+                {"question": "A more.internal:80", "targets": [], "answer": null,
+                 "error": {"at": "now", "what": "no such name"}}
             ]
         }"#;
         let pool: Pool = serde_json::from_str(json).unwrap();
         let expected = "\
 pool shop (least_outstanding): 2 waiting, in panic: health is ignored
-  found by SRV shop.internal: 1
-  found by A more.internal:80: 0; no such name (at now)
-                    status       weight  in flight  takes           why
-  az-a              1 of 2 open                 12  100 % of new
-    127.0.1.1:9001  healthy           1         12  all             checks pass: 200
-    127.0.1.2:9001  down              1          0  nothing
-  az-b              0 of 1 open                  3  0 % of new      shifted until tomorrow: a drill
-    127.0.2.1:9001  draining        100          3  bound sessions
+  found by SRV shop.internal: 1 target, answered 4 s ago for 30 s
+  found by A more.internal:80: 0 targets; no such name (at now)
+                    status       weight  in flight  sessions  takes           why
+  az-a              1 of 2 open                 12         9  100 % of new
+    127.0.1.1:9001  healthy           1         12         9  all             checks pass: 200
+    127.0.1.2:9001  unhealthy         1          0         0  nothing         the last 3 checks failed; ejected 2 times
+  az-b              0 of 1 open                  3         4  0 % of new      shifted until tomorrow (59 min left), 40 % of its sessions moved: a\u{fffd} drill
+    127.0.2.1:9001  draining        100          3         4  bound sessions  drained by the operator; 4 sessions still bound
 ";
-        assert_eq!(table(&pool), expected);
+        assert_eq!(table(&pool, false), expected);
+        let painted = table(&pool, true);
+        assert!(painted.contains("\x1b[33mdraining") && painted.contains("\x1b[31m"), "{painted}");
     }
 }

@@ -1,14 +1,12 @@
 //! `selvedge zone shift|restore`: take a zone out for a time, and give it back.
 
-use std::fmt::Write as _;
-
 use clap::{Args, Subcommand};
 use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::admin_client::{AdminArguments, not_ours, segment};
-use super::status::aligned;
+use super::outlook::ZoneOutlook;
 use super::{Failure, print};
 
 #[derive(Debug, Subcommand)]
@@ -59,31 +57,7 @@ struct Shifted {
     zone: String,
     done: bool,
     until: String,
-    figures: Figures,
-}
-
-#[derive(Debug, Deserialize)]
-struct Figures {
-    enough: bool,
-    pools: Vec<Pool>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Pool {
-    pool: String,
-    capacity_left: f64,
-    capacity_needed: f64,
-    sessions: u64,
-    zones: Vec<Zone>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Zone {
-    zone: String,
-    targets: u64,
-    healthy: u64,
-    share_now: f64,
-    share_then: f64,
+    figures: ZoneOutlook,
 }
 
 pub(super) fn run(command: &Command) -> Result<(), Failure> {
@@ -110,28 +84,12 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
 
 fn shown(shifted: &Shifted) -> String {
     let Shifted { zone, done, until, figures } = shifted;
-    let mut text = match done {
+    let text = match done {
         true => format!("zone {zone} is shifted until {until}\n"),
         false if figures.enough => format!("zone {zone} can be shifted; nothing was done\n"),
         false => format!("zone {zone} can be shifted only by --force; nothing was done\n"),
     };
-    for pool in &figures.pools {
-        let (left, needed) = (pool.capacity_left * 100.0, pool.capacity_needed * 100.0);
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "pool {}: {left:.0} % of the targets left and healthy ({needed:.0} % needed), about {} sessions move",
-            pool.pool, pool.sessions
-        );
-        let mut rows = vec![["zone", "healthy", "share now", "share then"].map(str::to_owned)];
-        rows.extend(pool.zones.iter().map(|zone| {
-            let percent = |share: f64| format!("{:.1} %", share * 100.0);
-            let healthy = format!("{} of {}", zone.healthy, zone.targets);
-            [zone.zone.clone(), healthy, percent(zone.share_now), percent(zone.share_then)]
-        }));
-        text.push_str(&aligned(&rows));
-    }
-    text
+    text + &figures.words()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod http2;
 pub mod message;
 pub mod origin;
 pub mod tls;
+pub mod tmux;
 pub mod websocket;
 pub mod wire;
 

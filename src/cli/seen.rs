@@ -1,0 +1,267 @@
+//! What commands read of the admin API: the part of `/v1/pools` and `/v1/events` that is shown.
+//!
+//! There is more in the answers, and may be more still in later versions; what an older node does not say is empty.
+
+use serde::Deserialize;
+
+/// `GET /v1/pools`, and one event of `GET /v1/events`.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Picture {
+    pub(super) node: Option<Node>,
+    pub(super) pools: Vec<Pool>,
+    /// Of an event only.
+    pub(super) dns: Option<Dns>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Node {
+    pub(super) zone: Option<String>,
+    #[serde(default)]
+    pub(super) phase: String,
+    pub(super) not_ready: Option<String>,
+    #[serde(default)]
+    pub(super) uptime_seconds: f64,
+    #[serde(default)]
+    pub(super) connections_open: u64,
+    pub(super) config: Option<Config>,
+    pub(super) state: Option<StateFile>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Config {
+    pub(super) generation: u64,
+    pub(super) restart_needed: Vec<String>,
+    pub(super) reloading: Option<Reloading>,
+    pub(super) last_reload: Option<Reload>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Reloading {
+    pub(super) since: String,
+    pub(super) trigger: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Reload {
+    pub(super) at: String,
+    pub(super) problems: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct StateFile {
+    pub(super) problem: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Pool {
+    pub(super) name: String,
+    pub(super) balance: String,
+    pub(super) panic: bool,
+    pub(super) waiting: u64,
+    #[serde(default)]
+    pub(super) live: u64,
+    #[serde(default)]
+    pub(super) requests: u64,
+    #[serde(default)]
+    pub(super) responses: Responses,
+    #[serde(default)]
+    pub(super) duration_ms: Times,
+    #[serde(default)]
+    pub(super) zones: Vec<Zone>,
+    pub(super) targets: Vec<Target>,
+    #[serde(default)]
+    pub(super) discovery: Vec<Name>,
+    #[serde(default)]
+    pub(super) decisions: Vec<Decision>,
+}
+
+/// Answers to clients.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Responses {
+    #[serde(rename = "5xx", default)]
+    pub(super) server_errors: u64,
+}
+
+/// Of the last minute, in milliseconds.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Times {
+    pub(super) p50: Option<f64>,
+    pub(super) p99: Option<f64>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Zone {
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) requests: u64,
+    pub(super) share: f64,
+    pub(super) state: String,
+    pub(super) until: Option<String>,
+    pub(super) left_seconds: Option<f64>,
+    pub(super) reason: Option<String>,
+    pub(super) evacuated: Option<f64>,
+    #[serde(default)]
+    pub(super) sessions: u64,
+    #[serde(default)]
+    pub(super) in_flight: u64,
+    #[serde(default)]
+    pub(super) first_byte_ms: Times,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) zone: String,
+    pub(super) address: String,
+    pub(super) weight: u32,
+    pub(super) status: String,
+    pub(super) in_flight: u64,
+    pub(super) takes_new: bool,
+    pub(super) keeps_bound: bool,
+    /// The status in words.
+    #[serde(default)]
+    pub(super) reason: String,
+    #[serde(default)]
+    pub(super) attempts: u64,
+    #[serde(default)]
+    pub(super) sessions: u64,
+    #[serde(default)]
+    pub(super) safe_to_remove: bool,
+    pub(super) drain: Option<Drain>,
+    #[serde(default)]
+    pub(super) ejections: u64,
+    #[serde(default)]
+    pub(super) first_byte_ms: Times,
+}
+
+/// It leaves on purpose.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Drain {}
+
+/// A name in DNS where targets are found.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Name {
+    pub(super) question: String,
+    pub(super) targets: Vec<String>,
+    pub(super) answer: Option<Answer>,
+    pub(super) error: Option<Lack>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Answer {
+    pub(super) ttl_seconds: f64,
+    pub(super) age_seconds: f64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Lack {
+    pub(super) at: String,
+    pub(super) what: String,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Decision {
+    pub(super) at: String,
+    pub(super) subject: String,
+    pub(super) what: String,
+    pub(super) reason: String,
+}
+
+/// What the node answers over DNS.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Dns {
+    pub(super) domain: String,
+    pub(super) names: Vec<DnsName>,
+    pub(super) nodes: Vec<DnsNode>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct DnsName {
+    pub(super) name: String,
+    pub(super) policy: String,
+    pub(super) answers: Vec<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct DnsNode {
+    pub(super) zone: String,
+    pub(super) ipv4: Option<String>,
+    pub(super) ipv6: Option<String>,
+    pub(super) good: bool,
+    pub(super) reason: String,
+}
+
+impl Zone {
+    /// Why it is not as it should be, and how far that has gone; nothing when it is.
+    pub(super) fn trouble(&self) -> String {
+        if self.state == "ok" {
+            return String::new();
+        }
+        let mut text = self.state.clone();
+        if let Some(until) = &self.until {
+            text += &format!(" until {until}");
+        }
+        if let Some(left) = self.left_seconds {
+            text += &format!(" ({} left)", span(left));
+        }
+        if let Some(moved) = self.evacuated.filter(|moved| *moved < 100.0) {
+            text += &format!(", {moved:.0} % of its sessions moved");
+        }
+        match &self.reason {
+            Some(reason) => text + ": " + reason,
+            None => text,
+        }
+    }
+}
+
+impl Target {
+    /// Its status in words, and how far a drain has gone.
+    pub(super) fn why(&self) -> String {
+        let mut parts = vec![self.reason.clone()];
+        if self.safe_to_remove {
+            parts.insert(0, "safe to remove".to_owned());
+        } else if self.drain.is_some() {
+            parts.push(many(self.sessions, "session") + " still bound");
+        }
+        match self.ejections {
+            0 => {}
+            1 => parts.push("ejected once".to_owned()),
+            n => parts.push(format!("ejected {n} times")),
+        }
+        parts.retain(|part| !part.is_empty());
+        parts.join("; ")
+    }
+}
+
+impl Name {
+    /// What it stands for, how old that is, and what is wrong.
+    pub(super) fn says(&self) -> String {
+        let mut text = match &self.answer {
+            Some(Answer { ttl_seconds, age_seconds }) => {
+                let (age, ttl) = (span(*age_seconds), span(*ttl_seconds));
+                format!("{}, answered {age} ago for {ttl}", many(self.targets.len() as u64, "target"))
+            }
+            None => many(self.targets.len() as u64, "target"),
+        };
+        if let Some(Lack { at, what }) = &self.error {
+            text += &format!("; {what} (at {at})");
+        }
+        text
+    }
+}
+
+/// A number with its noun.
+pub(super) fn many(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A time that passes, in one or two units.
+pub(super) fn span(seconds: f64) -> String {
+    let seconds = seconds.max(0.0) as u64;
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=3599 => format!("{} min", seconds / 60),
+        3600..=86_399 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
