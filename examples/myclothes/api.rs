@@ -9,6 +9,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
+use rusqlite::Transaction;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -18,7 +19,7 @@ use crate::catalogue::{self, Product, Search};
 use crate::failure::{Failure, Invalid};
 use crate::input::{Id, Json};
 use crate::instance::App;
-use crate::sessions::{self, Visitor};
+use crate::sessions::{Session, Visitor};
 use crate::{login, orders};
 
 /// Addresses below `/api`.
@@ -70,8 +71,13 @@ async fn product(State(app): State<App>, Id(id): Id) -> Result<Response, Failure
 }
 
 async fn cart(State(app): State<App>, visitor: Visitor) -> Result<axum::Json<Cart>, Failure> {
-    let cart = app.store.read(move |view| carts::read(view, sessions::find(view, &visitor.sid)?)).await?;
-    Ok(axum::Json(cart))
+    let session = app.carts.find(&visitor).await?;
+    priced(&app, session).await
+}
+
+async fn priced(app: &App, session: Option<Session>) -> Result<axum::Json<Cart>, Failure> {
+    let Some(Session { basket, .. }) = session else { return Ok(axum::Json(Cart::default())) };
+    Ok(axum::Json(app.store.read(move |view| carts::price(view, &basket)).await?))
 }
 
 #[derive(Deserialize)]
@@ -86,29 +92,26 @@ async fn add_item(
     body: Json<NewItem>,
 ) -> Result<impl IntoResponse, Failure> {
     let NewItem { product_id, quantity } = body.required()?;
-    let cookie = visitor.cookie();
-    let cart = app
-        .store
-        .write(move |transaction| {
-            let session = sessions::open(transaction, &visitor.sid)?;
-            carts::add(transaction, session, product_id, quantity)?;
-            carts::read(transaction, Some(session))
-        })
-        .await?;
-    Ok((cookie, axum::Json(cart)))
+    app.store.read(move |view| carts::check_product(view, product_id)).await?;
+    let change = |session: &mut Session| session.basket.add(product_id, quantity);
+    let (session, cookies) = app.carts.change(&visitor, change).await?;
+    Ok((cookies, priced(&app, Some(session)).await?))
 }
 
 async fn remove_item(
     State(app): State<App>,
     visitor: Visitor,
     Id(product_id): Id,
-) -> Result<axum::Json<Cart>, Failure> {
-    let work = move |transaction: &rusqlite::Transaction<'_>| {
-        let Some(session) = sessions::find(transaction, &visitor.sid)? else { return Ok(Cart::default()) };
-        carts::remove(transaction, session, product_id)?;
-        carts::read(transaction, Some(session))
+) -> Result<Response, Failure> {
+    if app.carts.find(&visitor).await?.is_none() {
+        return Ok(axum::Json(Cart::default()).into_response());
+    }
+    let change = |session: &mut Session| {
+        session.basket.remove(product_id);
+        Ok(())
     };
-    Ok(axum::Json(app.store.write(work).await?))
+    let (session, cookies) = app.carts.change(&visitor, change).await?;
+    Ok((cookies, priced(&app, Some(session)).await?).into_response())
 }
 
 #[derive(Default, Deserialize)]
@@ -127,24 +130,17 @@ async fn check_out(
     body: Json<Destination>,
 ) -> Result<impl IntoResponse, Failure> {
     let key = idempotency_key(&headers)?;
-    let (order, placed_now) = app
-        .store
-        .write(move |transaction| {
-            let Some(session) = sessions::find(transaction, &visitor.sid)? else {
-                return Err(Failure::Conflict("The cart is empty.".into()));
-            };
-            orders::check_out(transaction, session, key.as_deref(), || {
-                let mut to = body.0.unwrap_or_default();
-                if to.name.is_empty() && to.address.is_empty() {
-                    let account = accounts::find(transaction, session.account)?;
-                    (to.name, to.address) = account.map(|a| (a.name, a.address)).unwrap_or_default();
-                }
-                Delivery::parse(&to.name, &to.address).map_err(first)
-            })
-        })
-        .await?;
+    let delivery = move |transaction: &Transaction<'_>, account| {
+        let mut to = body.0.unwrap_or_default();
+        if to.name.is_empty() && to.address.is_empty() {
+            let account = accounts::find(transaction, account)?;
+            (to.name, to.address) = account.map(|a| (a.name, a.address)).unwrap_or_default();
+        }
+        Delivery::parse(&to.name, &to.address).map_err(first)
+    };
+    let (order, placed_now, cookies) = orders::check_out(&app, &visitor, key, delivery).await?;
     let status = if placed_now { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, axum::Json(order)))
+    Ok((status, cookies, axum::Json(order)))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Failure> {
@@ -179,8 +175,8 @@ async fn sign_up(
     let delivery = Delivery::parse_optional(&new.name, &new.address).map_err(first)?;
     let email = Email::parse(&new.email).map_err(Failure::Invalid)?;
     let password = Password::parse(&new.password).map_err(Failure::Invalid)?;
-    let (sid, account) = login::sign_up(&app, &visitor, email, password, delivery).await?;
-    Ok((StatusCode::CREATED, visitor.cookie_for(&sid), axum::Json(account)))
+    let (cookies, account) = login::sign_up(&app, &visitor, email, password, delivery).await?;
+    Ok((StatusCode::CREATED, cookies, axum::Json(account)))
 }
 
 #[derive(Deserialize)]
@@ -198,8 +194,8 @@ async fn log_in(
 ) -> Result<impl IntoResponse, Failure> {
     let Credentials { email, password } = body.required()?;
     let email = Email::parse(&email).map_err(Failure::Invalid)?;
-    let (sid, account) = login::log_in(&app, &visitor, email, password).await?;
-    Ok((visitor.cookie_for(&sid), axum::Json(account)))
+    let (cookies, account) = login::log_in(&app, &visitor, email, password).await?;
+    Ok((cookies, axum::Json(account)))
 }
 
 async fn log_out(
@@ -207,8 +203,8 @@ async fn log_out(
     visitor: Visitor,
     _: Json<Nothing>,
 ) -> Result<impl IntoResponse, Failure> {
-    let sid = login::log_out(&app, &visitor).await?;
-    Ok((StatusCode::NO_CONTENT, visitor.cookie_for(&sid), ()))
+    let cookies = login::log_out(&app, &visitor).await?;
+    Ok((StatusCode::NO_CONTENT, cookies, ()))
 }
 
 /// A body that is ignored; only its type is checked.
@@ -216,13 +212,8 @@ async fn log_out(
 struct Nothing {}
 
 async fn account(State(app): State<App>, visitor: Visitor) -> Result<impl IntoResponse, Failure> {
-    let account = app
-        .store
-        .read(move |view| {
-            let session = sessions::find(view, &visitor.sid)?;
-            accounts::find(view, session.and_then(|session| session.account))
-        })
-        .await?;
+    let id = app.carts.find(&visitor).await?.and_then(|session| session.account);
+    let account = app.store.read(move |view| accounts::find(view, id)).await?;
     Ok(axum::Json(account.ok_or(Failure::LoginNeeded)?))
 }
 
@@ -232,10 +223,10 @@ async fn change_account(
     body: Json<Destination>,
 ) -> Result<axum::Json<Account>, Failure> {
     let to = body.required()?;
-    let work = move |transaction: &rusqlite::Transaction<'_>| {
-        let account = sessions::find(transaction, &visitor.sid)?.and_then(|session| session.account);
-        let id = account.ok_or(Failure::LoginNeeded)?;
-        let delivery = Delivery::parse(&to.name, &to.address).map_err(first)?;
+    let account = app.carts.find(&visitor).await?.and_then(|session| session.account);
+    let id = account.ok_or(Failure::LoginNeeded)?;
+    let delivery = Delivery::parse(&to.name, &to.address).map_err(first)?;
+    let work = move |transaction: &Transaction<'_>| {
         accounts::update(transaction, id, &delivery)?;
         accounts::find(transaction, Some(id))?.ok_or(Failure::LoginNeeded)
     };

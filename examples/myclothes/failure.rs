@@ -3,8 +3,14 @@
 //! A handler returns it without knowing who asked. The outermost layer ([`crate::instance`]) finds it on the response and
 //! writes it as JSON below `/api/`, and as a page elsewhere. Details of internal failures go to the log, never to the client.
 
-use axum::http::StatusCode;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+
+/// When somebody who was answered 503 should ask again.
+const RETRY_SECONDS: &str = "2";
 
 /// Why a request was not done.
 #[derive(Debug, Clone)]
@@ -33,6 +39,8 @@ pub(crate) enum Failure {
     Invalid(Invalid),
     /// 503: the database has too many others to serve.
     Busy,
+    /// 503: the store of carts and logins does not answer, or too late. Never shown as an empty cart.
+    CartsAway,
     /// 500: the shop's own fault.
     Internal,
 }
@@ -58,6 +66,16 @@ impl Failure {
         Self::Internal
     }
 
+    /// The store of carts cannot be asked. Logged once a second at most: while it is away, every request says so.
+    pub(crate) fn carts_away(store: &str, reason: impl std::fmt::Display) -> Self {
+        static LOGGED: AtomicI64 = AtomicI64::new(0);
+        let now = crate::sessions::unix_now();
+        if LOGGED.swap(now, Relaxed) != now {
+            eprintln!("myclothes: the store of carts ({store}) cannot be asked: {reason}");
+        }
+        Self::CartsAway
+    }
+
     /// Status of the response.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -71,7 +89,7 @@ impl Failure {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::CartsAway => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -90,6 +108,9 @@ impl Failure {
             Self::TooLarge => "The request is too large.".into(),
             Self::WrongType(wanted) => format!("The body must be {wanted}."),
             Self::Busy => "The shop is very busy. Try again in a moment.".into(),
+            Self::CartsAway => "Your cart cannot be reached at the moment. What is in it is kept. Try again in a few seconds, and \
+                                look into it before you repeat what you just did."
+                .into(),
             Self::Internal => "Something went wrong in the shop. It has been noted.".into(),
         }
     }
@@ -115,6 +136,9 @@ impl From<rusqlite::Error> for Failure {
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = self.status().into_response();
+        if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_SECONDS));
+        }
         response.extensions_mut().insert(self);
         response
     }

@@ -1,7 +1,7 @@
 //! One instance of the shop: an HTTP server that keeps nothing to itself.
 //!
-//! Whatever a visitor leaves behind is in the store that all instances share, so any of them may be killed at any
-//! moment. Asked to stop with SIGTERM, an instance answers its health checks with 503 for a while, still serving everyone, so that
+//! Whatever a visitor leaves behind is in stores that all instances share (or with the visitor), so any of them may be killed at any
+//! moment; only with `--carts memory` do carts and logins end with it. Asked to stop with SIGTERM, an instance answers its health checks with 503 for a while, still serving everyone, so that
 //! balancers look away first; then it closes its listener, finishes what is in flight, and exits.
 
 use std::convert::Infallible;
@@ -28,6 +28,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
+use crate::cart_stores::{self, CartStore as _, Carts};
 use crate::failure::Failure;
 use crate::store::Store;
 use crate::{api, input, pages, parent, sessions};
@@ -67,6 +68,8 @@ pub(crate) struct Options {
     /// Folder of the database that all instances share
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
+    #[command(flatten)]
+    carts: cart_stores::Options,
     /// Seconds between SIGTERM and the closing of the listener, with health checks failing
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     drain_delay: u32,
@@ -88,14 +91,18 @@ pub(crate) struct Identity {
 pub(crate) struct App {
     pub(crate) identity: Arc<Identity>,
     pub(crate) store: Store,
+    pub(crate) carts: Arc<Carts>,
     draining: Arc<AtomicBool>,
 }
 
 /// Serves until asked to stop. An error is one line that says what could not be started.
 pub(crate) async fn run(options: Options) -> Result<(), String> {
-    let Options { name, zone, address, data, drain_delay, supervised } = options;
+    let Options { name, zone, address, data, carts, drain_delay, supervised } = options;
     let store = Store::open(&data)
         .map_err(|error| format!("{name}: the database in {} cannot be used: {error}", data.display()))?;
+    let carts =
+        Carts::open(&carts.place, &data, store.form_secret()).map_err(|error| format!("{name}: {error}"))?;
+    let carts = Arc::new(carts);
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| format!("{name}: cannot listen on {address}: {error}"))?;
@@ -106,8 +113,8 @@ pub(crate) async fn run(options: Options) -> Result<(), String> {
     let _ = std::io::stdout().flush();
 
     let identity = Arc::new(Identity { instance: name, zone, pid: std::process::id() });
-    let app = App { identity, store, draining: Arc::default() };
-    let housekeeping = tokio::spawn(forget_old_sessions(app.store.clone()));
+    let housekeeping = tokio::spawn(forget_old_sessions(Arc::clone(&carts)));
+    let app = App { identity, store, carts, draining: Arc::default() };
     let mut parent_gone = parent::gone(supervised);
     let draining = Arc::clone(&app.draining);
     let stop = async move {
@@ -225,10 +232,10 @@ async fn accept(
     }
 }
 
-async fn forget_old_sessions(store: Store) -> Infallible {
+async fn forget_old_sessions(carts: Arc<Carts>) -> Infallible {
     loop {
         tokio::time::sleep(HOUSEKEEPING).await;
         // A failure is logged where it is made, and the next round tries again.
-        let _ = store.write(|transaction| sessions::forget_old(transaction, sessions::unix_now())).await;
+        let _ = carts.forget_old(sessions::unix_now()).await;
     }
 }

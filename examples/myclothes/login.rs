@@ -1,11 +1,13 @@
 //! Signing up, logging in, logging out: where accounts and sessions meet.
 //!
-//! Each gives the visitor a new sid, which the caller has to set as the cookie. A visitor who logs in keeps the cart.
+//! Each gives the visitor a new sid, in cookies that the caller has to send. A visitor who logs in keeps the cart.
+
+use rusqlite::Transaction;
 
 use crate::accounts::{self, Account, Delivery, Email, Password};
 use crate::failure::Failure;
 use crate::instance::App;
-use crate::sessions::{self, Sid, Visitor};
+use crate::sessions::{SetCookies, Visitor};
 
 /// Makes an account and logs in.
 pub(crate) async fn sign_up(
@@ -14,20 +16,11 @@ pub(crate) async fn sign_up(
     email: Email,
     password: Password,
     delivery: Delivery,
-) -> Result<(Sid, Account), Failure> {
+) -> Result<(SetCookies, Account), Failure> {
     let hash = accounts::hash(password).await?;
-    let (old, fresh) = (visitor.sid.clone(), Sid::fresh());
-    let sid = fresh.clone();
-    let account = app
-        .store
-        .write(move |transaction| {
-            let account = accounts::create(transaction, &email, &hash, delivery)?;
-            let session = sessions::open(transaction, &old)?;
-            sessions::renew(transaction, session, &fresh, account.id)?;
-            Ok(account)
-        })
-        .await?;
-    Ok((sid, account))
+    let work = move |transaction: &Transaction<'_>| accounts::create(transaction, &email, &hash, delivery);
+    let account = app.store.write(work).await?;
+    Ok((app.carts.log_in(visitor, account.id).await?, account))
 }
 
 /// Logs in, if the password is right.
@@ -36,26 +29,15 @@ pub(crate) async fn log_in(
     visitor: &Visitor,
     email: Email,
     password: String,
-) -> Result<(Sid, Account), Failure> {
+) -> Result<(SetCookies, Account), Failure> {
     let found = app.store.read(move |view| accounts::with_email(view, &email)).await?;
     let (account, hash) = found.unzip();
     let right = accounts::verify(password, hash).await?;
     let account = account.filter(|_| right).ok_or(Failure::WrongPassword)?;
-    let (old, fresh) = (visitor.sid.clone(), Sid::fresh());
-    let sid = fresh.clone();
-    let id = account.id;
-    app.store
-        .write(move |transaction| {
-            let session = sessions::open(transaction, &old)?;
-            sessions::renew(transaction, session, &fresh, id)
-        })
-        .await?;
-    Ok((sid, account))
+    Ok((app.carts.log_in(visitor, account.id).await?, account))
 }
 
 /// Logs out: the session and its cart end, the new sid stands for nobody.
-pub(crate) async fn log_out(app: &App, visitor: &Visitor) -> Result<Sid, Failure> {
-    let old = visitor.sid.clone();
-    app.store.write(move |transaction| sessions::end(transaction, &old)).await?;
-    Ok(Sid::fresh())
+pub(crate) async fn log_out(app: &App, visitor: &Visitor) -> Result<SetCookies, Failure> {
+    app.carts.log_out(visitor).await
 }

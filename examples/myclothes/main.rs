@@ -14,11 +14,13 @@
 //!   parent.rs    how a process notices that its parent is gone      failure.rs  what goes wrong, and how it is said
 //! dns.rs         DNS for the instances                            catalogue.rs carts.rs accounts.rs login.rs orders.rs
 //! trouble.rs     why a command does not run                       sessions.rs  the `sid` cookie    store.rs  SQLite
+//!                                                                 cart_stores/ where carts and logins live
 //! ```
 
 mod accounts;
 mod api;
 mod asg;
+mod cart_stores;
 mod carts;
 mod catalogue;
 mod data;

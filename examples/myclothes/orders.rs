@@ -1,8 +1,9 @@
 //! Orders: the checkout, and what it left behind.
 //!
-//! A checkout is one transaction: it writes the order, takes the stock and empties the cart, or does none of it. A request
-//! with a key that the session has used before gets the order of that first time, so a form that is sent
-//! twice, or a request that a balancer repeats after an instance died, buys once.
+//! A checkout is one transaction: it writes the order and takes the stock, or does none of it. The cart may be in another
+//! store, so it is emptied afterwards, if it is still what was ordered. A request with a key that the session has used before
+//! gets the order of that first time, and so does one with a basket that was bought before: a form that is sent twice, a request that
+//! a balancer repeats, or a cart that was not emptied because the instance died, buys once.
 
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use serde::Serialize;
@@ -10,7 +11,8 @@ use serde::Serialize;
 use crate::accounts::Delivery;
 use crate::carts;
 use crate::failure::Failure;
-use crate::sessions::{self, Session};
+use crate::instance::App;
+use crate::sessions::{self, Session, SetCookies, Visitor};
 
 /// Longest idempotency key, in bytes.
 pub(crate) const MAX_KEY: usize = 200;
@@ -41,29 +43,62 @@ pub(crate) struct OrderItem {
     pub(crate) line_cents: i64,
 }
 
-/// Buys what is in the cart. `true` when this call placed the order, `false` when an earlier one with this key did.
+/// Buys what is in the visitor's cart, and empties it. `true` when this call placed the order, `false` when an earlier one did.
 ///
-/// `delivery` is asked for only when an order is placed.
-pub(crate) fn check_out(
+/// `delivery` is asked for only when an order is placed; it gets the account of who is logged in. An order that was placed
+/// counts, even if the cart cannot be emptied: then the same basket gets the same order again.
+pub(crate) async fn check_out<D>(
+    app: &App,
+    visitor: &Visitor,
+    key: Option<String>,
+    delivery: D,
+) -> Result<(Order, bool, SetCookies), Failure>
+where
+    D: FnOnce(&Transaction<'_>, Option<i64>) -> Result<Delivery, Failure> + Send + 'static,
+{
+    let Some(session) = app.carts.find(visitor).await? else {
+        return Err(Failure::Conflict("The cart is empty.".into()));
+    };
+    let ordered = session.basket.clone();
+    let (order, now) = app
+        .store
+        .write(move |transaction| {
+            place(transaction, &session, key.as_deref(), || delivery(transaction, session.account))
+        })
+        .await?;
+    let emptied = app.carts.change(visitor, |session| {
+        session.basket.bought(&ordered, now);
+        Ok(())
+    });
+    let cookies = match emptied.await {
+        Ok((_, cookies)) => cookies,
+        Err(_) => visitor.cookies(),
+    };
+    Ok((order, now, cookies))
+}
+
+fn place(
     transaction: &Transaction<'_>,
-    session: Session,
+    session: &Session,
     key: Option<&str>,
     delivery: impl FnOnce() -> Result<Delivery, Failure>,
 ) -> Result<(Order, bool), Failure> {
-    if let Some(earlier) = key.map(|key| placed_with(transaction, session, key)).transpose()?.flatten() {
+    if let Some(earlier) = placed_before(transaction, session, key)? {
         return Ok((earlier, false));
     }
-    let cart = carts::read(transaction, Some(session))?;
+    let cart = carts::price(transaction, &session.basket)?;
     if cart.items.is_empty() {
         return Err(Failure::Conflict("The cart is empty.".into()));
     }
     let delivery = delivery()?;
     let placed_at = sessions::unix_now();
     transaction.execute(
-        "INSERT INTO orders (session_id, account_id, idempotency_key, name, address, total_cents, placed_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO orders
+            (session_id, basket, account_id, idempotency_key, name, address, total_cents, placed_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         params![
             session.id,
+            session.basket.number,
             session.account,
             key,
             delivery.name,
@@ -90,13 +125,12 @@ pub(crate) fn check_out(
             params![id, item.product_id, item.name, item.price_cents, item.quantity],
         )?;
     }
-    carts::empty(transaction, session)?;
     let order = find(transaction, session, id)?.ok_or_else(|| Failure::internal("an order vanished"))?;
     Ok((order, true))
 }
 
 /// An order, if this session or its account placed it.
-pub(crate) fn find(connection: &Connection, session: Session, id: i64) -> Result<Option<Order>, Failure> {
+pub(crate) fn find(connection: &Connection, session: &Session, id: i64) -> Result<Option<Order>, Failure> {
     let order = connection
         .prepare_cached(
             "SELECT id, name, address, total_cents, placed_at, date(placed_at, 'unixepoch') FROM orders
@@ -117,10 +151,18 @@ pub(crate) fn of_account(connection: &Connection, account: i64) -> Result<Vec<Or
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-fn placed_with(connection: &Connection, session: Session, key: &str) -> Result<Option<Order>, Failure> {
+/// The order that was placed with this key, or of this basket.
+fn placed_before(
+    connection: &Connection,
+    session: &Session,
+    key: Option<&str>,
+) -> Result<Option<Order>, Failure> {
     let id: Option<i64> = connection
-        .prepare_cached("SELECT id FROM orders WHERE session_id = ?1 AND idempotency_key = ?2")?
-        .query_row(params![session.id, key], |row| row.get(0))
+        .prepare_cached(
+            "SELECT id FROM orders WHERE session_id = ?1 AND (idempotency_key = ?2 OR basket = ?3)
+             ORDER BY idempotency_key IS ?2 DESC LIMIT 1",
+        )?
+        .query_row(params![session.id, key, session.basket.number], |row| row.get(0))
         .optional()?;
     id.map(|id| find(connection, session, id)).transpose().map(Option::flatten)
 }

@@ -17,7 +17,7 @@ use axum::routing::{get, post};
 use rusqlite::Transaction;
 
 use crate::accounts::{self, Account, Delivery, Email, Password};
-use crate::carts::{self, Cart};
+use crate::carts::{self, Basket, Cart};
 use crate::catalogue::{self, Product, Search};
 use crate::failure::{Failure, Invalid};
 use crate::input::{Form, Id};
@@ -54,6 +54,8 @@ struct Frame {
     served: Arc<Identity>,
     /// Content of the search field.
     search: String,
+    /// Whether the store of carts and logins does not answer: then neither is known.
+    carts_away: bool,
     /// Pieces in the cart.
     pieces: i64,
     /// Who is logged in.
@@ -84,30 +86,65 @@ impl Problems {
     }
 }
 
-/// Reads what a page needs, frame included, from one view of the database.
+/// Reads what a page needs, frame included, from the visitor's session and one view of the database.
 async fn look<T, W>(app: &App, visitor: &Visitor, work: W) -> Result<(Frame, T), Failure>
 where
     T: Send + 'static,
-    W: FnOnce(&rusqlite::Connection, Option<Session>) -> Result<T, Failure> + Send + 'static,
+    W: FnOnce(&rusqlite::Connection, Option<&Session>) -> Result<T, Failure> + Send + 'static,
+{
+    let session = app.carts.find(visitor).await?;
+    look_with(app, visitor, session, work).await
+}
+
+/// The same for what can be looked at without a session: while the store of carts is away, the page says so and shows
+/// the rest.
+async fn look_around<T, W>(app: &App, visitor: &Visitor, work: W) -> Result<(Frame, T), Failure>
+where
+    T: Send + 'static,
+    W: FnOnce(&rusqlite::Connection) -> Result<T, Failure> + Send + 'static,
+{
+    let (session, carts_away) = match app.carts.find(visitor).await {
+        Ok(session) => (session, false),
+        Err(Failure::CartsAway) => (None, true),
+        Err(failure) => return Err(failure),
+    };
+    let (frame, found) = look_with(app, visitor, session, |view, _| work(view)).await?;
+    Ok((Frame { carts_away, ..frame }, found))
+}
+
+async fn look_with<T, W>(
+    app: &App,
+    visitor: &Visitor,
+    session: Option<Session>,
+    work: W,
+) -> Result<(Frame, T), Failure>
+where
+    T: Send + 'static,
+    W: FnOnce(&rusqlite::Connection, Option<&Session>) -> Result<T, Failure> + Send + 'static,
 {
     let served = Arc::clone(&app.identity);
     let token = visitor.sid.form_token(app.store.form_secret());
-    let sid = visitor.sid.clone();
     app.store
         .read(move |view| {
-            let session = sessions::find(view, &sid)?;
-            let pieces = carts::pieces(view, session)?;
+            let session = session.as_ref();
+            let pieces = session.map_or(0, |session| session.basket.pieces());
             let account = accounts::find(view, session.and_then(|session| session.account))?;
             let email = account.map(|account| account.email);
-            Ok((Frame { served, search: String::new(), pieces, email, token }, work(view, session)?))
+            let frame = Frame { served, search: String::new(), carts_away: false, pieces, email, token };
+            Ok((frame, work(view, session)?))
         })
         .await
+}
+
+/// The visitor's cart, as a view of the database prices it.
+fn cart_of(view: &rusqlite::Connection, session: Option<&Session>) -> Result<Cart, Failure> {
+    session.map_or_else(|| Ok(Cart::default()), |session| carts::price(view, &session.basket))
 }
 
 /// A page, with a cookie for the visitor who has none.
 fn show(visitor: &Visitor, status: StatusCode, page: &impl Template) -> Result<Response, Failure> {
     let html = page.render().map_err(Failure::internal)?;
-    Ok((status, visitor.cookie(), Html(html)).into_response())
+    Ok((status, visitor.cookies(), Html(html)).into_response())
 }
 
 /// Cents as people write them: `$1,234.50`.
@@ -140,7 +177,7 @@ async fn catalogue_page(
 ) -> Result<Response, Failure> {
     let Query(search) = search.map_err(|_| Failure::Malformed("The search cannot be read.".into()))?;
     let Search { q, category } = search.clone();
-    let (mut frame, (categories, products)) = look(&app, &visitor, move |view, _| {
+    let (mut frame, (categories, products)) = look_around(&app, &visitor, move |view| {
         Ok((catalogue::categories(view)?, catalogue::search(view, &search)?))
     })
     .await?;
@@ -168,7 +205,7 @@ async fn product_with(
     problem: Option<&Failure>,
 ) -> Result<Response, Failure> {
     let (frame, product) =
-        look(app, visitor, move |view, _| catalogue::find(view, id)?.ok_or(Failure::NotFound)).await?;
+        look_around(app, visitor, move |view| catalogue::find(view, id)?.ok_or(Failure::NotFound)).await?;
     let status = problem.map_or(StatusCode::OK, Failure::status);
     show(visitor, status, &ProductPage { frame, product, problem: problem.map(Failure::message) })
 }
@@ -189,17 +226,17 @@ async fn cart_page(State(app): State<App>, visitor: Visitor) -> Result<Response,
 
 /// The cart, and why it could not be changed.
 async fn cart_with(app: &App, visitor: &Visitor, problem: Option<&Failure>) -> Result<Response, Failure> {
-    let (frame, cart) = look(app, visitor, carts::read).await?;
+    let (frame, cart) = look(app, visitor, cart_of).await?;
     let status = problem.map_or(StatusCode::OK, Failure::status);
     show(visitor, status, &CartPage { frame, cart, problem: problem.map(Failure::message) })
 }
 
 async fn add_item(State(app): State<App>, form: Form) -> Result<Response, Failure> {
     let (product, quantity) = (form.number("product_id"), form.number("quantity"));
-    let changed = change_cart(&app, &form, move |transaction, session| {
-        carts::add(transaction, session, product, quantity)
-    })
-    .await;
+    let changed = match app.store.read(move |view| carts::check_product(view, product)).await {
+        Ok(()) => change_cart(&app, &form, |basket| basket.add(product, quantity)).await,
+        Err(refused) => Err(refused),
+    };
     match changed {
         Err(refused @ (Failure::Invalid(_) | Failure::Conflict(_))) => {
             product_with(&app, &form.visitor, product, Some(&refused)).await
@@ -210,28 +247,30 @@ async fn add_item(State(app): State<App>, form: Form) -> Result<Response, Failur
 
 async fn set_quantity(State(app): State<App>, Id(product): Id, form: Form) -> Result<Response, Failure> {
     let quantity = form.number("quantity");
-    let changed = change_cart(&app, &form, move |transaction, session| {
-        carts::set(transaction, session, product, quantity)
-    })
-    .await;
-    match changed {
-        Err(refused @ Failure::Invalid(_)) => cart_with(&app, &form.visitor, Some(&refused)).await,
+    match change_cart(&app, &form, |basket| basket.set(product, quantity)).await {
+        Err(refused @ (Failure::Invalid(_) | Failure::Conflict(_))) => {
+            cart_with(&app, &form.visitor, Some(&refused)).await
+        }
         changed => changed,
     }
 }
 
 async fn remove_item(State(app): State<App>, Id(product): Id, form: Form) -> Result<Response, Failure> {
-    change_cart(&app, &form, move |transaction, session| carts::remove(transaction, session, product)).await
+    let remove = |basket: &mut Basket| {
+        basket.remove(product);
+        Ok(())
+    };
+    change_cart(&app, &form, remove).await
 }
 
 /// Changes the cart, then shows it.
-async fn change_cart<W>(app: &App, form: &Form, work: W) -> Result<Response, Failure>
-where
-    W: FnOnce(&Transaction<'_>, Session) -> Result<(), Failure> + Send + 'static,
-{
-    let sid = form.visitor.sid.clone();
-    app.store.write(move |transaction| work(transaction, sessions::open(transaction, &sid)?)).await?;
-    Ok((form.visitor.cookie(), Redirect::to("/cart")).into_response())
+async fn change_cart(
+    app: &App,
+    form: &Form,
+    change: impl Fn(&mut Basket) -> Result<(), Failure> + Sync,
+) -> Result<Response, Failure> {
+    let (_, cookies) = app.carts.change(&form.visitor, |session| change(&mut session.basket)).await?;
+    Ok((cookies, Redirect::to("/cart")).into_response())
 }
 
 // ── Checkout and orders ──
@@ -251,7 +290,7 @@ struct CheckoutPage {
 async fn checkout_page(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
     let (frame, (cart, account)) = look(&app, &visitor, |view, session| {
         let account = accounts::find(view, session.and_then(|session| session.account))?;
-        Ok((carts::read(view, session)?, account))
+        Ok((cart_of(view, session)?, account))
     })
     .await?;
     if cart.items.is_empty() {
@@ -265,32 +304,27 @@ async fn checkout_page(State(app): State<App>, visitor: Visitor) -> Result<Respo
 
 async fn check_out(State(app): State<App>, form: Form) -> Result<Response, Failure> {
     let (name, address) = (form.get("name").to_owned(), form.get("address").to_owned());
-    let (key, sid) = (form.get("key").to_owned(), form.visitor.sid.clone());
+    let key = form.get("key").to_owned();
     if !(1..=orders::MAX_KEY).contains(&key.len()) {
         return Err(Failure::Malformed("The form lacks its key.".into()));
     }
     let delivery = Delivery::parse(&name, &address);
     let complete = delivery.clone().ok();
-    let form_key = key.clone();
-    let bought = app
-        .store
-        .write(move |transaction| {
-            let session = sessions::open(transaction, &sid)?;
-            let order = orders::check_out(transaction, session, Some(&key), || {
-                complete.ok_or_else(|| Failure::invalid("address", "Write name and address."))
-            });
-            Ok(order?.0.id)
-        })
-        .await;
+    let given = |_: &Transaction<'_>, _| {
+        complete.ok_or_else(|| Failure::invalid("address", "Write name and address."))
+    };
+    let bought = orders::check_out(&app, &form.visitor, Some(key.clone()), given).await;
     let problems = match (bought, delivery) {
-        (Ok(id), _) => return Ok(Redirect::to(&format!("/orders/{id}")).into_response()),
+        (Ok((order, _, cookies)), _) => {
+            return Ok((cookies, Redirect::to(&format!("/orders/{}", order.id))).into_response());
+        }
         (Err(Failure::Invalid(_)), Err(wrong)) => Problems(wrong),
         (Err(Failure::Conflict(message)), _) => Problems(vec![Invalid { field: "", message }]),
         (Err(failure), _) => return Err(failure),
     };
-    let (frame, cart) = look(&app, &form.visitor, carts::read).await?;
+    let (frame, cart) = look(&app, &form.visitor, cart_of).await?;
     let status = problems.status();
-    show(&form.visitor, status, &CheckoutPage { frame, cart, key: form_key, name, address, problems })
+    show(&form.visitor, status, &CheckoutPage { frame, cart, key, name, address, problems })
 }
 
 #[derive(Template)]
@@ -388,9 +422,7 @@ async fn sign_up(State(app): State<App>, form: Form) -> Result<Response, Failure
         (Ok(email), Ok(password)) => {
             let later = Delivery { name: String::new(), address: String::new() };
             match login::sign_up(&app, visitor, email, password, later).await {
-                Ok((sid, _)) => {
-                    return Ok((visitor.cookie_for(&sid), Redirect::to("/account")).into_response());
-                }
+                Ok((cookies, _)) => return Ok((cookies, Redirect::to("/account")).into_response()),
                 Err(Failure::Conflict(message)) => Problems(vec![Invalid { field: "email", message }]),
                 Err(failure) => return Err(failure),
             }
@@ -423,7 +455,7 @@ async fn log_in(State(app): State<App>, form: Form) -> Result<Response, Failure>
     let visitor = &form.visitor;
     let problem = match Email::parse(form.get("email")) {
         Ok(email) => match login::log_in(&app, visitor, email, form.get("password").to_owned()).await {
-            Ok((sid, _)) => return Ok((visitor.cookie_for(&sid), Redirect::to("/account")).into_response()),
+            Ok((cookies, _)) => return Ok((cookies, Redirect::to("/account")).into_response()),
             Err(wrong @ Failure::WrongPassword) => Invalid { field: "email", message: wrong.message() },
             Err(failure) => return Err(failure),
         },
@@ -436,8 +468,8 @@ async fn log_in(State(app): State<App>, form: Form) -> Result<Response, Failure>
 }
 
 async fn log_out(State(app): State<App>, form: Form) -> Result<Response, Failure> {
-    let sid = login::log_out(&app, &form.visitor).await?;
-    Ok((form.visitor.cookie_for(&sid), Redirect::to("/")).into_response())
+    let cookies = login::log_out(&app, &form.visitor).await?;
+    Ok((cookies, Redirect::to("/")).into_response())
 }
 
 // ── When something goes wrong ──
@@ -455,11 +487,12 @@ pub(crate) fn failure(served: &Arc<Identity>, failure: &Failure) -> Response {
     let title = match failure {
         Failure::NotFound => "Not found",
         Failure::Internal => "That is our fault",
-        Failure::Busy => "One moment",
+        Failure::Busy | Failure::CartsAway => "One moment",
         _ => "That did not work",
     };
     let served = Arc::clone(served);
-    let frame = Frame { served, search: String::new(), pieces: 0, email: None, token: String::new() };
+    let (search, token) = (String::new(), String::new());
+    let frame = Frame { served, search, carts_away: true, pieces: 0, email: None, token };
     match (ErrorPage { frame, title, message: failure.message() }).render() {
         Ok(html) => (failure.status(), Html(html)).into_response(),
         Err(_) => failure.status().into_response(),

@@ -1,9 +1,10 @@
 //! The shop's sessions: the `sid` cookie, what is stored for it, and the tokens that protect forms.
 //!
 //! A `sid` is 128 random bits and costs nothing: nothing is stored before there is something to remember (a cart, a
-//! login), so a visitor who only looks around writes nothing to the database. Stored is a hash of the sid, never the
+//! login), so a visitor who only looks around writes nothing anywhere. Stored is a hash of the sid, never the
 //! sid itself. Form tokens are derived from the sid with a secret that all instances share, so they need no
-//! storage either. Which instance a visitor is sent to is not decided here: that is the balancer's own cookie.
+//! storage either. Where sessions are stored is the business of [`crate::cart_stores`]; which instance a visitor is
+//! sent to is not decided here at all: that is the balancer's own cookie.
 
 use std::convert::Infallible;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -12,17 +13,18 @@ use aws_lc_rs::{digest, hmac};
 use axum::extract::FromRequestParts;
 use axum::http::header::{COOKIE, SET_COOKIE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponseParts, ResponseParts};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use rusqlite::{Connection, Transaction, params};
+use serde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
-use crate::store::optional;
+use crate::carts::Basket;
 
 /// Name of the cookie.
 const COOKIE_NAME: &str = "sid";
+/// Name of the cookie for sessions that visitors keep themselves.
+pub(crate) const SEALED_NAME: &str = "cart";
 /// Seconds for which a browser keeps the cookie, and after which a session without a write is forgotten: 30 days.
 pub(crate) const LIFETIME: i64 = 30 * 24 * 3600;
 
@@ -38,21 +40,14 @@ impl Sid {
 
     /// The first `sid` of a request that looks like one of ours.
     fn in_cookies(headers: &HeaderMap) -> Option<Self> {
-        headers
-            .get_all(COOKIE)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(';'))
-            .filter_map(|pair| pair.trim().split_once('='))
-            .filter(|(name, _)| *name == COOKIE_NAME)
-            .map(|(_, value)| value)
+        cookies(headers, COOKIE_NAME)
             .find(|value| BASE64_URL_SAFE_NO_PAD.decode(value).is_ok_and(|bytes| bytes.len() == 16))
             .map(|value| Self(value.to_owned()))
     }
 
-    /// What is stored in its place.
-    fn hash(&self) -> Vec<u8> {
-        digest::digest(&digest::SHA256, self.0.as_bytes()).as_ref().to_vec()
+    /// What is stored in its place: 43 characters of base64url.
+    pub(crate) fn hash(&self) -> String {
+        BASE64_URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, self.0.as_bytes()))
     }
 
     /// The token that every form shown to this visitor carries.
@@ -70,27 +65,83 @@ impl Sid {
     }
 }
 
-/// Who sent a request, as far as its cookie tells. An extractor that never fails.
+/// The values of the cookies with this name.
+fn cookies<'a>(headers: &'a HeaderMap, wanted: &'a str) -> impl Iterator<Item = &'a str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(move |(name, _)| *name == wanted)
+        .map(|(_, value)| value)
+}
+
+/// Who sent a request, as far as its cookies tell. An extractor that never fails.
 #[derive(Debug, Clone)]
 pub(crate) struct Visitor {
     /// From the request, or a fresh one.
     pub(crate) sid: Sid,
-    /// Whether the request brought it; if not, the answer may have to set it.
-    known: bool,
+    /// Whether the request brought it; if not, nothing is stored for it, and the answer may have to set it.
+    pub(crate) known: bool,
+    /// The session itself, sealed, where the visitor keeps it ([`crate::cart_stores::cookie`]). Not checked yet.
+    pub(crate) sealed: Option<String>,
     /// Whether the client's connection is encrypted, as the balancer says.
     secure: bool,
 }
 
 impl Visitor {
-    /// The field that gives the visitor this session's cookie; nothing when the visitor has it already.
-    pub(crate) fn cookie(&self) -> Option<SetSid> {
-        (!self.known).then(|| self.cookie_for(&self.sid))
+    /// The fields that give the visitor this session's cookie; none when the visitor has it already.
+    pub(crate) fn cookies(&self) -> SetCookies {
+        let new = (!self.known).then(|| self.cookie_with(COOKIE_NAME, &self.sid.0));
+        SetCookies(new.into_iter().collect())
     }
 
-    /// The field that replaces the visitor's cookie.
-    pub(crate) fn cookie_for(&self, sid: &Sid) -> SetSid {
+    /// The same, and the session itself where the visitor keeps it.
+    pub(crate) fn cookies_with(&self, sealed: Option<&str>) -> SetCookies {
+        let SetCookies(mut cookies) = self.cookies();
+        cookies.extend(sealed.map(|sealed| self.cookie_with(SEALED_NAME, sealed)));
+        SetCookies(cookies)
+    }
+
+    /// This visitor with a new sid, for which nothing is stored.
+    pub(crate) fn renewed(&self) -> Self {
+        Self { sid: Sid::fresh(), known: false, sealed: None, secure: self.secure }
+    }
+
+    fn cookie_with(&self, name: &str, value: &str) -> String {
         let secure = if self.secure { "; Secure" } else { "" };
-        SetSid(format!("{COOKIE_NAME}={}; Path=/; Max-Age={LIFETIME}; HttpOnly; SameSite=Lax{secure}", sid.0))
+        // A session that is over leaves an empty value, and the browser forgets that.
+        let age = if value.is_empty() { 0 } else { LIFETIME };
+        format!("{name}={value}; Path=/; Max-Age={age}; HttpOnly; SameSite=Lax{secure}")
+    }
+}
+
+#[cfg(test)]
+impl Visitor {
+    /// Somebody who was never here.
+    pub(crate) fn new() -> Self {
+        Self { sid: Sid::fresh(), known: false, sealed: None, secure: true }
+    }
+
+    /// The same, with another sealed session.
+    pub(crate) fn with_sealed(&self, sealed: impl Into<String>) -> Self {
+        Self { sealed: Some(sealed.into()), ..self.clone() }
+    }
+
+    /// The same browser, after an answer with these cookies.
+    pub(crate) fn after(&self, SetCookies(cookies): &SetCookies) -> Self {
+        let mut next = self.clone();
+        for cookie in cookies {
+            assert!(cookie.len() <= 4096, "no browser keeps this: {} bytes", cookie.len());
+            let (name, value) = cookie.split(';').next().and_then(|pair| pair.split_once('=')).unwrap();
+            match name {
+                COOKIE_NAME => (next.sid, next.known) = (Sid(value.to_owned()), true),
+                SEALED_NAME => next.sealed = Some(value.to_owned()).filter(|value| !value.is_empty()),
+                other => panic!("a cookie called {other}"),
+            }
+        }
+        next
     }
 }
 
@@ -99,81 +150,52 @@ impl<S: Sync> FromRequestParts<S> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
         let sid = Sid::in_cookies(&parts.headers);
+        let sealed = cookies(&parts.headers, SEALED_NAME).find(|value| !value.is_empty()).map(str::to_owned);
         let secure = parts.headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
-        Ok(Self { known: sid.is_some(), sid: sid.unwrap_or_else(Sid::fresh), secure })
+        Ok(Self { known: sid.is_some(), sid: sid.unwrap_or_else(Sid::fresh), sealed, secure })
     }
 }
 
-/// A `Set-Cookie` field; part of a response.
+/// `Set-Cookie` fields; part of a response.
 #[derive(Debug)]
-pub(crate) struct SetSid(String);
+pub(crate) struct SetCookies(Vec<String>);
 
-impl IntoResponseParts for SetSid {
+impl IntoResponseParts for SetCookies {
     type Error = Infallible;
 
     fn into_response_parts(self, mut response: ResponseParts) -> Result<ResponseParts, Infallible> {
-        let value = HeaderValue::from_str(&self.0)
-            .unwrap_or_else(|_| unreachable!("base64url and constants are legal in a field"));
-        let name: HeaderName = SET_COOKIE;
-        response.headers_mut().append(name, value);
+        for cookie in self.0 {
+            let value = HeaderValue::from_str(&cookie)
+                .unwrap_or_else(|_| unreachable!("base64url and constants are legal in a field"));
+            response.headers_mut().append(SET_COOKIE, value);
+        }
         Ok(response)
     }
 }
 
-/// A stored session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is stored for a visitor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {
-    /// Its row; the cart hangs on it. Stays the same when the sid is renewed.
-    pub(crate) id: i64,
+    /// Orders hang on it. Stays the same when the sid is renewed; nobody outside the shop knows it.
+    pub(crate) id: String,
     /// Who is logged in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) account: Option<i64>,
+    pub(crate) basket: Basket,
+    /// When it was last written, in seconds since 1970.
+    pub(crate) written: i64,
 }
 
-/// The session of this sid, if anything is stored for it.
-pub(crate) fn find(connection: &Connection, sid: &Sid) -> Result<Option<Session>, Failure> {
-    let mut select = connection.prepare_cached("SELECT id, account_id FROM sessions WHERE sid_hash = ?1")?;
-    optional(select.query_row([sid.hash()], |row| Ok(Session { id: row.get(0)?, account: row.get(1)? })))
-}
+impl Session {
+    /// One in which nothing is remembered yet.
+    pub(crate) fn fresh() -> Self {
+        Self { id: random_text(), account: None, basket: Basket::default(), written: 0 }
+    }
 
-/// The session of this sid, made when there is none, and its age set back to zero.
-pub(crate) fn open(transaction: &Transaction<'_>, sid: &Sid) -> Result<Session, Failure> {
-    let mut upsert = transaction.prepare_cached(
-        "INSERT INTO sessions (sid_hash, last_write) VALUES (?1, ?2)
-         ON CONFLICT (sid_hash) DO UPDATE SET last_write = excluded.last_write
-         RETURNING id, account_id",
-    )?;
-    Ok(upsert.query_row(params![sid.hash(), unix_now()], |row| {
-        Ok(Session { id: row.get(0)?, account: row.get(1)? })
-    })?)
-}
-
-/// Logs in: the session gets a new sid, so that one planted before the login is worth nothing, and keeps its cart.
-pub(crate) fn renew(
-    transaction: &Transaction<'_>,
-    session: Session,
-    fresh: &Sid,
-    account: i64,
-) -> Result<(), Failure> {
-    transaction.execute(
-        "UPDATE sessions SET sid_hash = ?2, account_id = ?3 WHERE id = ?1",
-        params![session.id, fresh.hash(), account],
-    )?;
-    Ok(())
-}
-
-/// Logs out: the session and its cart are gone, so that the next person at this screen sees neither.
-pub(crate) fn end(transaction: &Transaction<'_>, sid: &Sid) -> Result<(), Failure> {
-    transaction.execute("DELETE FROM sessions WHERE sid_hash = ?1", [sid.hash()])?;
-    Ok(())
-}
-
-/// Forgets up to 1000 sessions that have not been written to for [`LIFETIME`].
-pub(crate) fn forget_old(transaction: &Transaction<'_>, now: i64) -> Result<usize, Failure> {
-    Ok(transaction.execute(
-        "DELETE FROM sessions WHERE id IN
-            (SELECT id FROM sessions WHERE last_write < ?1 ORDER BY last_write LIMIT 1000)",
-        [now - LIFETIME],
-    )?)
+    /// Whether it was not written for so long that it counts no more.
+    pub(crate) fn is_over(&self, now: i64) -> bool {
+        self.written < now - LIFETIME
+    }
 }
 
 /// Seconds since 1970.
@@ -186,6 +208,13 @@ pub(crate) fn random_text() -> String {
     let mut bytes = [0u8; 16];
     fill_random(&mut bytes);
     BASE64_URL_SAFE_NO_PAD.encode(bytes)
+}
+
+/// 64 random bits.
+pub(crate) fn random_number() -> i64 {
+    let mut bytes = [0u8; 8];
+    fill_random(&mut bytes);
+    i64::from_ne_bytes(bytes)
 }
 
 /// Bytes that nobody can guess.

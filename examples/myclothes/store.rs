@@ -45,29 +45,18 @@ const SCHEMA: &str = "
         name TEXT NOT NULL,
         address TEXT NOT NULL
     ) STRICT;
-    CREATE TABLE sessions (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        sid_hash BLOB NOT NULL UNIQUE,
-        account_id INTEGER REFERENCES accounts (id) ON DELETE CASCADE,
-        last_write INTEGER NOT NULL
-    ) STRICT;
-    CREATE INDEX sessions_by_age ON sessions (last_write);
-    CREATE TABLE cart_items (
-        session_id INTEGER NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
-        product_id INTEGER NOT NULL REFERENCES products (id),
-        quantity INTEGER NOT NULL CHECK (quantity > 0),
-        PRIMARY KEY (session_id, product_id)
-    ) STRICT, WITHOUT ROWID;
     CREATE TABLE orders (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
-        session_id INTEGER REFERENCES sessions (id) ON DELETE SET NULL,
+        session_id TEXT NOT NULL,
+        basket INTEGER NOT NULL,
         account_id INTEGER REFERENCES accounts (id) ON DELETE CASCADE,
         idempotency_key TEXT,
         name TEXT NOT NULL,
         address TEXT NOT NULL,
         total_cents INTEGER NOT NULL,
         placed_at INTEGER NOT NULL,
-        UNIQUE (session_id, idempotency_key)
+        UNIQUE (session_id, idempotency_key),
+        UNIQUE (session_id, basket)
     ) STRICT;
     CREATE INDEX orders_by_account ON orders (account_id);
     CREATE TABLE order_items (
@@ -78,7 +67,7 @@ const SCHEMA: &str = "
         quantity INTEGER NOT NULL,
         PRIMARY KEY (order_id, product_id)
     ) STRICT, WITHOUT ROWID;
-    PRAGMA user_version = 1;
+    PRAGMA user_version = 2;
 ";
 
 /// A few connections to the database, and the secret that the instances share.
@@ -177,6 +166,11 @@ fn connect(file: &Path) -> rusqlite::Result<Connection> {
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let version: i64 = transaction.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version == 1 {
+        let old =
+            "it was made by an earlier version, which kept carts in it; name another folder with --data";
+        return Err(rusqlite::Error::ToSqlConversionFailure(old.into()));
+    }
     if version == 0 {
         transaction.execute_batch(SCHEMA)?;
         let mut secret = [0u8; 32];

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::asg::balancer::Node;
 use crate::asg::fleet::{Alive, Fleet, Site};
 use crate::asg::{self, command};
+use crate::cart_stores::{self, Carts};
 use crate::data::Data;
 use crate::dns::{Member, write_members};
 use crate::proxy_config;
@@ -46,6 +47,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5353")]
     dns: SocketAddr,
     #[command(flatten)]
+    carts: cart_stores::Options,
+    #[command(flatten)]
     group: asg::Sizes,
     /// Port on which every instance listens, each on an address of its own (127.0.ZONE.NUMBER)
     #[arg(long, default_value_t = 9001, value_parser = clap::value_parser!(u16).range(1..))]
@@ -65,9 +68,10 @@ pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
     };
     let config = proxy_config::load(&config_file)?;
     check_addresses(&options, &config)?;
-    Store::open(&data.folder).map_err(|error| {
+    let store = Store::open(&data.folder).map_err(|error| {
         Trouble::new(format!("the database in {} cannot be used: {error}", data.folder.display()))
     })?;
+    Carts::open(&options.carts.place, &data.folder, store.form_secret()).map_err(Trouble::new)?;
 
     let plan = Plan { program: own_program()?, config_file, config };
     let system = tokio::select! {
@@ -111,7 +115,7 @@ impl Plan {
         let dns = self.dns(options, feed);
         let dns_running = dns.start().await.map_err(Trouble::new)?;
         // Before the proxy starts, so that its first question finds them.
-        let site = self.site(options.port, data);
+        let site = self.site(options, data);
         let started = Fleet::start(&options.group, site, alive).await.map_err(Trouble::new)?;
         let proxy = self.proxy();
         let proxy_running = proxy.start().await.map_err(Trouble::new)?;
@@ -136,12 +140,13 @@ impl Plan {
         })
     }
 
-    fn site(&self, port: u16, data: &Path) -> Site {
-        let (program, data) = (self.program.clone(), data.to_owned());
+    fn site(&self, options: &Options, data: &Path) -> Site {
+        let (program, data, port) = (self.program.clone(), data.to_owned(), options.port);
+        let carts = options.carts.place.to_string();
         Site {
             zones: ZONES.map(str::to_owned).into(),
             member: Box::new(move |zone, number| member(zone, number, port)),
-            part: Box::new(move |member| instance(&program, member, &data)),
+            part: Box::new(move |member| instance(&program, member, &data, &carts)),
         }
     }
 
@@ -212,10 +217,11 @@ fn member(zone: usize, number: u8, port: u16) -> Member {
     Member { name: format!("{name}-{number}"), zone: name.to_owned(), address }
 }
 
-fn instance(program: &Path, member: &Member, data: &Path) -> Part {
+fn instance(program: &Path, member: &Member, data: &Path, carts: &str) -> Part {
     let address = member.address.to_string();
     let mut args: Vec<OsString> = vec!["instance".into(), "--supervised".into()];
     args.extend(["--name", &member.name, "--zone", &member.zone, "--address", &address].map(OsString::from));
+    args.extend(["--carts", carts].map(OsString::from));
     args.extend(["--data".into(), data.into()]);
     Part {
         name: member.name.clone(),

@@ -89,12 +89,18 @@ pub(crate) struct Instance {
 impl Instance {
     /// Starts an instance of zone `az-a` with this number.
     pub(crate) async fn start(data: &Path, number: u8) -> Self {
+        Self::start_with(data, number, &[]).await
+    }
+
+    /// The same with more options.
+    pub(crate) async fn start_with(data: &Path, number: u8, options: &[&str]) -> Self {
         let address = SocketAddr::from((Ipv4Addr::new(127, 0, 1, number), free_port()));
         let mut child = Command::new(program())
             .args(["instance", "--supervised", "--drain-delay", "1", "--zone", "az-a"])
             .args(["--name", &format!("az-a-{number}"), "--address", &address.to_string()])
             .arg("--data")
             .arg(data)
+            .args(options)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
