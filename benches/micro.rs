@@ -95,6 +95,7 @@ fn picks(criterion: &mut Criterion) {
                 tried: &[],
                 may_hesitate: false,
                 ahead: 0,
+                counts: true,
             };
             let mut turn = 0usize;
             group.bench_function(BenchmarkId::new(case, count), |bencher| {

@@ -3,6 +3,7 @@
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod decision;
 pub mod lifecycle;
 pub mod pool;
 pub mod proxy;

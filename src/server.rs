@@ -19,7 +19,7 @@ use crate::config::{AdminAddress, Config};
 use crate::control::{self, AdminListener, Control, DnsListener};
 use crate::lifecycle::Phase;
 use crate::pool::Pools;
-use crate::proxy::{BindError, BoundListener, Workers};
+use crate::proxy::{BindError, BoundListener, Workers, explain};
 use crate::reload::Reloader;
 use crate::systemd::{Notify, Turning};
 use crate::telemetry::access_log;
@@ -62,7 +62,8 @@ pub fn run(config: &Arc<Config>) -> Result<(), ServerError> {
         let moved = signal(SignalKind::user_defined1())?;
         let pools = Arc::new(Pools::new(config.workers));
         let (phase, watching) = watch::channel(Phase::Starting);
-        let node = control::Node { pools: pools.clone(), phase: watching.clone(), started: Instant::now() };
+        let started = Instant::now();
+        let node = control::Node { pools: pools.clone(), phase: watching.clone(), started, explain };
         let places = listeners.iter().map(|bound| (bound.config.name.clone(), bound.address)).collect();
         announce(&listeners, admin.as_ref(), dns.as_ref());
         let mut control = Control::new(node, config.clone(), places);

@@ -413,7 +413,7 @@ async fn a_unix_socket_serves_the_same_api_under_any_host() {
     let listener = AdminListener::bind(&config.admin.as_ref().unwrap().address).unwrap();
     let pools = Arc::new(Pools::new(1));
     let (_phase, phase) = watch::channel(Phase::Serving);
-    let node = Node { pools, phase, started: Instant::now() };
+    let node = Node { pools, phase, started: Instant::now(), explain: selvedge::proxy::explain };
     let control = Rc::new(Control::new(node, config, Vec::new()));
     let ask = async {
         let mut stream = UnixStream::connect(&socket).await.unwrap();

@@ -104,6 +104,9 @@ enum Scenario {
     /// 1 KiB answers over HTTP/2 and TLS, 8 connections with 32 streams each, all of one session.
     #[value(name = "tls-h2")]
     TlsH2,
+    /// As `get-1k`, Selvedge with an access log beside Selvedge without. Not among all: ask for it, alone.
+    #[value(name = "access-log")]
+    AccessLog,
     /// 4000 connections, one request on each, all at once, then idle.
     #[value(name = "idle")]
     Idle,
@@ -173,7 +176,9 @@ fn run(options: &Options) -> Result<()> {
             );
             vec![Scenario::Idle]
         }
-        (Some(_), []) => Scenario::value_variants().to_vec(),
+        (Some(_), []) => {
+            Scenario::value_variants().iter().copied().filter(|one| *one != Scenario::AccessLog).collect()
+        }
         (Some(_), some) => some.to_vec(),
     };
     println!("{}", bench.cores);
@@ -205,6 +210,18 @@ fn run(options: &Options) -> Result<()> {
 
 /// The proxies that can be measured here; those that can't are named, with what to install.
 fn proxies(options: &Options) -> Result<Vec<Proxy>> {
+    if options.scenario.contains(&Scenario::AccessLog) {
+        if options.scenario.len() > 1 || !options.proxy.is_empty() || options.baseline.is_some() {
+            return Err("access-log compares Selvedge with itself: give --scenario access-log alone, without --proxy and \
+                        --baseline"
+                .into());
+        }
+        let program = Path::new(selvedge::BINARY);
+        return Ok(vec![
+            selvedge::with_access_log("selvedge", program)?,
+            selvedge::find("baseline", program)?,
+        ]);
+    }
     let candidates = [
         Some(selvedge::find("selvedge", Path::new(selvedge::BINARY))),
         options.baseline.as_ref().map(|path| selvedge::find("baseline", path)),

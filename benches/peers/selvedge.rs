@@ -20,6 +20,15 @@ pub(crate) fn find(name: &'static str, program: &Path) -> Result<Proxy> {
     Ok(Proxy { name, version, program, sticky: true, config, arguments })
 }
 
+/// The same, writing a line with all fields for each request into a file.
+pub(crate) fn with_access_log(name: &'static str, program: &Path) -> Result<Proxy> {
+    let config = |setup: &Setup| {
+        let file = setup.folder.join("access.log");
+        format!("{}\n[access_log]\noutput = \"{}\"\n", config(setup), file.display())
+    };
+    Ok(Proxy { config, ..find(name, program)? })
+}
+
 /// Writes the key file, as an operator would, before naming the configuration.
 fn arguments(program: &Path, setup: &Setup) -> Result<Vec<String>> {
     let keys = Command::new(program).args(["keys", "new"]).output();

@@ -148,6 +148,7 @@ impl Node {
             tried: &[],
             may_hesitate: false,
             ahead: 0,
+            counts: true,
         };
         match choice.pick(self.turn, self.random ^ (self.random >> 29)) {
             Pick::Target { index, .. } => {

@@ -9,6 +9,7 @@ mod admin_client;
 mod check;
 mod colours;
 mod completions;
+mod explain;
 mod keys;
 mod man;
 mod outlook;
@@ -64,6 +65,8 @@ enum Command {
     Check(check::Arguments),
     /// Make a running node take on what its configuration says now
     Reload(reload::Arguments),
+    /// Say where a request would go, and why; decode a session cookie
+    Explain(explain::Arguments),
     /// Show pools, zones and targets of a running node
     Status(status::Arguments),
     /// The same, live, in the whole terminal; targets and zones can be taken out and back
@@ -121,6 +124,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         (Some(Command::Run(config)), _) | (None, Some(config)) => run::run(&config),
         (Some(Command::Check(arguments)), _) => return finish(check::run(&arguments)),
         (Some(Command::Reload(arguments)), _) => reload::run(&arguments),
+        (Some(Command::Explain(arguments)), _) => explain::run(&arguments),
         (Some(Command::Status(arguments)), _) => status::run(&arguments),
         (Some(Command::Top(arguments)), _) => top::run(&arguments),
         (Some(Command::Zone(command)), _) => zone::run(&command),

@@ -93,6 +93,8 @@ fields! {
     Duration = "duration",
     /// Seconds until the answer's head was there.
     FirstByte = "first_byte",
+    /// The route that it matches, by its host and path.
+    Route = "route",
     /// The pool that its route leads to.
     Pool = "pool",
     /// Zone of the target that it was sent to last.
@@ -103,6 +105,8 @@ fields! {
     Attempts = "attempts",
     /// What reading its session cookie found.
     Verdict = "verdict",
+    /// How it came to its target, as codes.
+    Decision = "decision",
     /// Whether its session has moved to another target.
     Moved = "moved",
     /// Its id.

@@ -154,6 +154,8 @@ pub struct Listener {
     pub allow: Vec<IpNet>,
     /// Sources whose forwarding fields (`X-Forwarded-*`, `Forwarded`) are believed. Default: none.
     pub trusted: Vec<IpNet>,
+    /// Clients that are told why their requests went where they did, if they ask. Default: none.
+    pub trace_sources: Vec<IpNet>,
     /// Open connections of this listener over all workers; more wait in the kernel's queue. Default 65536.
     pub max_connections: usize,
     /// From a request's first byte (or the accept) to the end of its head. Default 10 s.
@@ -243,6 +245,8 @@ pub struct ProxyProtocol {
 /// Which requests, and what to do with them.
 #[derive(Debug, Clone)]
 pub struct Route {
+    /// Host and path as they are written, for people: `myclothes.test/cart`, `*/` for all.
+    pub name: Box<str>,
     /// `None` matches any host.
     pub host: Option<HostPattern>,
     /// Prefix of the path, always beginning with `/`; matches at `/` boundaries only (`/a` matches `/a` and `/a/b`,

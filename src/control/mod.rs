@@ -53,6 +53,7 @@ use tokio::task::spawn_local;
 use tracing::warn;
 
 use crate::config::{self, Config, ZoneName};
+use crate::decision::{Query, Trace, Wrong};
 pub use crate::lifecycle::Phase;
 use crate::pool::{AdminState, Pool, Pools};
 pub use admin::AdminListener;
@@ -73,7 +74,12 @@ pub struct Node {
     pub phase: watch::Receiver<Phase>,
     /// When the process started.
     pub started: Instant,
+    /// Decides about a request as the data plane does, without sending it.
+    pub explain: Explain,
 }
+
+/// See [`Node::explain`]. The pools are those of the configuration, in its order.
+pub type Explain = fn(&Query, &Config, &[Arc<Pool>]) -> Result<Trace, Wrong>;
 
 /// Runs the control plane until dropped: checks the targets of every pool, and answers on `admin`.
 ///

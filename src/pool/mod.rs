@@ -29,7 +29,10 @@ pub use counters::{
     AccessLogCounts, Counter, Histogram, Http2Lane, Lanes, PoolLane, TargetLane, TlsLane, WorkerLane,
 };
 pub use managed::Managed;
-pub use outcome::{Failure, HandshakeFailure, Http2Fault, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict};
+pub use outcome::{
+    Chosen, Decision, Failure, HandshakeFailure, Http2Fault, OwnTarget, ProxyHeaderFailure, Refusal,
+    TunnelEnd, Verdict, ZoneChoice,
+};
 pub use queue::{Line, WaitQueue};
 pub use snapshot::{
     AdminState, Duty, HealthState, Keeps, Leave, Member, Snapshot, Status, Stay, Target, ZoneOut,

@@ -216,3 +216,100 @@ outcomes! {
         NoRoute = "no_route",
     }
 }
+
+outcomes! {
+    /// How a request came to its target.
+    Chosen {
+        /// It has no session that could say: by the pool's policy.
+        New = "new",
+        /// To the target that its session is bound to.
+        Bound = "bound",
+        /// Its session is back at its first target.
+        Returned = "returned",
+        /// Its session has moved: its own target cannot keep it.
+        Moved = "moved",
+        /// Its session stays where it is bound, and another target serves this request.
+        Lent = "lent",
+        /// Everybody who may have it is full.
+        Full = "full",
+        /// Nobody takes it.
+        Nobody = "nobody",
+    }
+}
+
+outcomes! {
+    /// What is the matter with the target that a request's session is bound to.
+    OwnTarget {
+        /// Nothing, or there is none.
+        Fine = "fine",
+        /// It is no target of the pool any more.
+        Gone = "gone",
+        /// It was not checked yet.
+        Initial = "initial",
+        /// It fails its checks.
+        Unhealthy = "unhealthy",
+        /// It is ejected because of what it answers.
+        Ejected = "ejected",
+        /// Its zone is taken out.
+        Shifted = "shifted",
+        /// It stands by.
+        Standby = "standby",
+        /// It drains.
+        Draining = "draining",
+        /// Its drain is over.
+        Drained = "drained",
+        /// It was taken down.
+        Down = "down",
+        /// A worker keeps away from it until that is decided.
+        Suspended = "suspended",
+        /// It has failed this request.
+        Failed = "failed",
+    }
+}
+
+outcomes! {
+    /// What zones had to do with a request's target.
+    ZoneChoice {
+        /// Nothing: the pool's mode is `even`, or the node stands in none.
+        Any = "any",
+        /// Its session says where.
+        Session = "session",
+        /// The node's own zone.
+        Near = "near",
+        /// Another zone, because the node's own has no target that takes requests.
+        NoneNear = "none_near",
+        /// Another zone, because the node's own does not carry its whole part (`spill`).
+        Spilled = "spilled",
+        /// Another zone, because targets of the node's own have failed this request or are full.
+        Far = "far",
+        /// Of a session that moves: the zone it was in.
+        Same = "same",
+        /// The same: another zone, because nobody in that one takes it.
+        Other = "other",
+    }
+}
+
+/// How a request came to its target, in codes: `bound/session`, `moved:shifted/other`, `new/near`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Decision {
+    /// How.
+    pub chosen: Chosen,
+    /// What is the matter with the target of its session.
+    pub own: OwnTarget,
+    /// What zones had to do with it.
+    pub zone: ZoneChoice,
+}
+
+impl Decision {
+    /// The codes, each with what is written before it.
+    pub fn codes(self) -> impl Iterator<Item = (&'static str, &'static str)> {
+        let own = (self.own != OwnTarget::Fine).then(|| (":", self.own.as_str()));
+        [("", self.chosen.as_str())].into_iter().chain(own).chain([("/", self.zone.as_str())])
+    }
+}
+
+impl std::fmt::Display for Decision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.codes().try_for_each(|(before, code)| write!(f, "{before}{code}"))
+    }
+}

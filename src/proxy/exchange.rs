@@ -25,8 +25,8 @@ use super::stickiness::{Landed, Session};
 use super::tls::Identity;
 use super::upstream::{self, Attempt, InFlight, Upload};
 use super::worker::View;
-use super::{Worker, headers};
-use crate::config::{self, Action, StickinessMode};
+use super::{Worker, explain, headers};
+use crate::config::{self, Action, StickinessMode, ZoneName};
 use crate::pool::Refusal;
 use crate::telemetry::access_log::Tls;
 
@@ -52,6 +52,18 @@ impl Peer {
         Self { origin, ends: Rc::new(ends), listener, tls }
     }
 
+    /// Whether the client asks why its request goes where it goes, and may. The field that asks is taken out, if there is
+    /// anybody at all who may ask.
+    fn asks_for_trace(&self, headers: &mut Fields) -> bool {
+        let sources = &self.listener.trace_sources;
+        if sources.is_empty() || !headers.contains(headers::TRACE) {
+            return false;
+        }
+        let source = self.origin.source(headers);
+        headers.retain(|name, _| *name != headers::TRACE);
+        sources.iter().any(|net| net.contains(&source))
+    }
+
     /// What the connection is encrypted with.
     pub(crate) fn tls(&self) -> Tls {
         self.tls
@@ -75,19 +87,28 @@ pub(crate) async fn exchange(
     let reader = Reader::of(&head.headers);
     let mut record = Record::start(worker);
     record.note(|entry| note::head(entry, peer, &head, &id));
+    if peer.asks_for_trace(&mut head.headers) {
+        record.begin_trace();
+    }
     let result = forward(worker, peer, inform, &mut head, body, &id, &mut record).await;
     worker.keep_fields(head.headers);
     let mut answer = match result {
         Ok(answer) => answer,
         Err(error) => {
             worker.report(&error, &id);
-            record.note(|entry| entry.reason = Some(error.code()));
+            let code = error.code();
+            record.note(|entry| entry.reason = Some(code));
             if matches!(error, ProxyError::ClientGone) {
                 return None;
             }
-            error.into_answer(&reader, &id)
+            let answer = error.into_answer(&reader, &id);
+            record.tell(|trace| trace.end = Some(explain::end(answer.status, Some(code))));
+            answer
         }
     };
+    if let Some(trace) = record.take_trace() {
+        answer.headers.insert(headers::TRACE, headers::trace(&trace));
+    }
     if let Some(hsts) = peer.hsts()
         && !answer.headers.contains(header::STRICT_TRANSPORT_SECURITY)
     {
@@ -130,22 +151,31 @@ async fn forward(
     }
     let plan = &*worker.plan();
     let source = peer.origin.source(&head.headers);
-    let pools = match plan.routes.find(head, source) {
-        Some(Action::Pools(pools)) => pools,
-        Some(Action::Redirect(redirect)) => return redirected(redirect, head, peer),
-        Some(Action::Respond(respond)) => return Ok(responded(respond)),
-        None => return Err(ProxyError::Refused(Refusal::NoRoute)),
+    let route = plan.routes.find(head, source);
+    record.tell(|trace| explain::at_route(trace, route));
+    let Some(route) = route else { return Err(ProxyError::Refused(Refusal::NoRoute)) };
+    record.note(|entry| note::route(entry, route));
+    let pools = match &route.action {
+        Action::Pools(pools) => pools,
+        Action::Redirect(redirect) => return redirected(redirect, head, peer),
+        Action::Respond(respond) => return Ok(responded(respond)),
     };
     let session = Session::read(worker, plan, pools, head);
     let pool = plan.pool(session.pool);
     record.enter(&pool.pool);
     record.note(|entry| note::pool(entry, pool, &session));
+    record.tell(|trace| {
+        explain::at_session(trace, &plan.config, &session, head, |pool| {
+            plan.pool(pool).view().snapshot.clone()
+        });
+    });
     if pool.config.max_requests.is_some_and(|most| pool.shared.live() > most) {
         pool.lane().overloaded.bump();
         return Err(ProxyError::Overloaded);
     }
     let key = balance::key(&pool.config.balance, head, source);
-    let calls_for = CallsFor { session: &session, key, client: &peer.ends, id };
+    let calls_for =
+        CallsFor { session: &session, key, client: &peer.ends, id, here: plan.config.zone.as_ref() };
     let secure = peer.origin.is_secure(&head.headers);
     for choice in pools {
         let stickiness = &plan.config.pools[choice.pool].stickiness;
@@ -159,6 +189,7 @@ async fn forward(
     let (mut answer, landed) = attempts(worker, pool, inform, head, &mut upload, &calls_for, record).await?;
 
     headers::backward(&plan.config.forwarding, answer.version, &mut answer.headers);
+    record.note(|entry| entry.moved = landed.rehomed);
     session.stamp(worker, plan, pool, &landed, secure, &mut answer.headers);
     Ok(answer)
 }
@@ -171,6 +202,8 @@ struct CallsFor<'a> {
     client: &'a Rc<Ends>,
     /// For the log.
     id: &'a HeaderValue,
+    /// Where the node stands, for the same.
+    here: Option<&'a ZoneName>,
 }
 
 /// Pick, send, try again: until a target answers, or nothing is left to do.
@@ -188,7 +221,7 @@ async fn attempts(
     let mut view = pool.view();
     let mut last_error = None;
     loop {
-        let (index, rehomed) = match pick(worker, pool, &view, calls_for, &retries, &patience) {
+        let (index, rehomed) = match pick(worker, pool, &view, calls_for, &retries, &patience, record) {
             Pick::Target { index, rehomed } => (index, rehomed),
             full_or_none => {
                 // One round has failed everywhere: wait for the pool to change, then look again with open eyes.
@@ -210,6 +243,7 @@ async fn attempts(
         match upstream::send(&attempt, upload, in_flight).await {
             Ok(arrived) => {
                 let again = retries.after_status(&view.snapshot, index, arrived.status(), upload);
+                record.tell_attempt(|| format!("answered {}", arrived.status().as_u16()));
                 if again != Again::Yes {
                     pool.count_refused(again);
                     return Ok((arrived.into_answer(&attempt, upload), Landed { view, index, rehomed }));
@@ -220,6 +254,7 @@ async fn attempts(
             }
             Err(error) => {
                 worker.report_attempt(&error, &attempt.upstream, calls_for.id);
+                record.tell_attempt(|| error.to_string());
                 let again = retries.after_failure(index, &error, upload);
                 if again != Again::Yes {
                     pool.count_refused(again);
@@ -240,6 +275,7 @@ fn pick(
     calls_for: &CallsFor<'_>,
     retries: &Retries<'_>,
     patience: &Patience<'_>,
+    record: &mut Record,
 ) -> Pick {
     let choice = Choice {
         snapshot: &view.snapshot,
@@ -249,13 +285,16 @@ fn pick(
         may_return: calls_for.session.may_return,
         tried: &retries.tried,
         may_hesitate: patience.may_hesitate(),
+        counts: true,
         ahead: if patience.is_waiting() { 0 } else { pool.shared.queue.line.waiting() as u32 },
     };
     // Only picks without a session take a turn: an even number of requests per session would else send every new
     // session to the same of two targets.
     let random = worker.random.next();
     let turn = if calls_for.session.bond.is_none() { pool.turn() } else { random as usize };
-    choice.pick(turn, random)
+    let pick = choice.pick(turn, random);
+    record.picked(&choice, pick, &pool.config, calls_for.here);
+    pick
 }
 
 /// Whether OPTIONS may not travel further; if it may, one hop less is left to it (RFC 9110 §7.6.2).

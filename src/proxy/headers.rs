@@ -16,12 +16,17 @@ use super::fields::Fields;
 use super::request::Head;
 use super::tls::{FAMILY, Identity};
 use crate::config::{self, Forwarding};
+use crate::decision::Trace;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Asks why a request goes where it goes, and says so.
+pub(crate) const TRACE: HeaderName = HeaderName::from_static("x-selvedge-trace");
+/// Longest answer to that.
+const TRACE_MAX: usize = 4096;
 /// Longest request id taken over from a trusted proxy.
 const REQUEST_ID_MAX: usize = 128;
 
@@ -157,6 +162,12 @@ pub(crate) fn forward(
         let continued = continue_trace(headers.get(TRACEPARENT), random);
         headers.insert(TRACEPARENT, continued);
     }
+}
+
+/// What is said to a client that asks why its request went where it did.
+pub(crate) fn trace(trace: &Trace) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(trace.in_one_line(TRACE_MAX)))
+        .unwrap_or_else(|_| unreachable!("it is printable"))
 }
 
 /// Readies an answer's fields for the client.

@@ -8,7 +8,7 @@
 //! 5. [`balance`] picks a target, [`upstream`] sends the attempt, [`retry`] decides about a failure,
 //! 6. [`session`] stamps the answer, [`body`] carries it back, [`upgrade`] if it is a tunnel ([`tunnels`],
 //!    [`websocket`]), [`error`] if there is none,
-//! 7. [`record`] counts it and writes its line.
+//! 7. [`record`] counts it and writes its line; [`explain`](mod@explain) says in words what was decided, if somebody asks.
 //!
 //! A request never leaves its worker's thread, and never waits for the control plane.
 
@@ -18,6 +18,7 @@ mod body;
 mod deadline;
 mod error;
 mod exchange;
+mod explain;
 pub mod fields;
 mod grpc;
 mod headers;
@@ -44,6 +45,7 @@ mod websocket;
 mod worker;
 mod workers;
 
+pub use explain::explain;
 pub use listener::{BindError, BoundListener};
 use worker::{Random, Worker};
 pub use workers::{Unprepared, Workers};

@@ -10,10 +10,13 @@ use std::time::Instant;
 use http::StatusCode;
 
 use super::Worker;
+use super::balance::{Choice, Pick, Place};
 use super::body::Cut;
 use super::upgrade::Carried;
 use super::upstream::Upstream;
 use super::worker::PoolWorker;
+use crate::config::{self, ZoneName};
+use crate::decision::Trace;
 use crate::pool::{Refusal, TunnelEnd};
 use crate::telemetry::access_log::{Entry, Piece};
 
@@ -26,6 +29,8 @@ pub(crate) struct Record {
     pool: Option<Rc<PoolWorker>>,
     /// Its line in the making, and the target it was sent to last; `None` without an access log.
     line: Option<Line>,
+    /// What is told to a client that may ask and does.
+    trace: Option<Box<Trace>>,
 }
 
 struct Line {
@@ -37,7 +42,7 @@ impl Record {
     /// A request begins.
     pub(crate) fn start(worker: &'static Worker) -> Self {
         let line = worker.access_log.as_ref().map(|log| Line { entry: log.entry(), target: None });
-        Self { worker, started: Instant::now(), status: None, pool: None, line }
+        Self { worker, started: Instant::now(), status: None, pool: None, line, trace: None }
     }
 
     /// Notes something for its line, if it will have one.
@@ -45,6 +50,49 @@ impl Record {
         if let Some(line) = &mut self.line {
             take(&mut line.entry);
         }
+    }
+
+    /// From now on all that is decided is noted in words.
+    pub(crate) fn begin_trace(&mut self) {
+        self.trace = Some(Box::default());
+    }
+
+    /// Notes something in words, if anybody asks for that.
+    pub(crate) fn tell(&mut self, what: impl FnOnce(&mut Trace)) {
+        if let Some(trace) = &mut self.trace {
+            what(trace);
+        }
+    }
+
+    /// Notes what came of an attempt, in words.
+    pub(crate) fn tell_attempt(&mut self, what: impl FnOnce() -> String) {
+        self.tell(|trace| {
+            if let Some(round) = trace.rounds.last_mut() {
+                round.attempt = Some(what());
+            }
+        });
+    }
+
+    /// A target has been picked, or none.
+    pub(crate) fn picked(
+        &mut self,
+        choice: &Choice<'_>,
+        pick: Pick,
+        pool: &config::Pool,
+        here: Option<&ZoneName>,
+    ) {
+        let place = Place::new(pool, here);
+        self.note(|entry| entry.decision = Some(choice.decision(pick, place)));
+        self.tell(|trace| {
+            // Of a request that waits, only the last look counts.
+            trace.rounds.pop_if(|last| last.pick.is_none());
+            trace.rounds.push(choice.round(pick, place));
+        });
+    }
+
+    /// All that was told, at its end.
+    pub(crate) fn take_trace(&mut self) -> Option<Box<Trace>> {
+        self.trace.take()
     }
 
     /// Its pool is known: it counts there.
@@ -131,6 +179,7 @@ pub(crate) mod note {
     use http::header::{self, HeaderValue};
 
     use super::{Entry, Piece};
+    use crate::config::Route;
     use crate::pool::Refusal;
     use crate::proxy::exchange::Peer;
     use crate::proxy::plan::PoolPlan;
@@ -157,6 +206,11 @@ pub(crate) mod note {
             }
         }
         entry.set(Piece::RequestId, id.as_bytes());
+    }
+
+    /// Its route was found.
+    pub(crate) fn route(entry: &mut Entry, route: &Route) {
+        entry.set(Piece::Route, route.name.as_bytes());
     }
 
     /// Its head could not be read.

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use foldhash::{HashMap, HashMapExt as _};
 
 use super::request::Head;
-use crate::config::{Action, HostPattern, Route};
+use crate::config::{HostPattern, Route};
 
 /// All routes, ready for lookup.
 pub struct RouteTable {
@@ -43,20 +43,20 @@ impl RouteTable {
         table
     }
 
-    /// The route's action for this request; `None` when no route matches.
-    pub fn find(&self, head: &Head, source: IpAddr) -> Option<&Action> {
+    /// The route of this request; `None` when none matches.
+    pub fn find(&self, head: &Head, source: IpAddr) -> Option<&Route> {
         let mut lower = [0u8; HOST_MAX];
         let host = head.host().and_then(|host| lower_host(host.as_bytes(), &mut lower));
         let matching = |routes: &'_ Vec<Route>| routes.iter().position(|route| matches(route, head, source));
-        let find = |routes| matching(routes).map(|index| &routes[index].action);
+        let find = |routes| matching(routes).map(|index| &routes[index]);
         if let Some(host) = host {
-            if let Some(action) = self.exact.get(host).and_then(find) {
-                return Some(action);
+            if let Some(route) = self.exact.get(host).and_then(find) {
+                return Some(route);
             }
             if !self.wildcard.is_empty() {
                 for dot in memchr::memchr_iter(b'.', host.as_bytes()) {
-                    if let Some(action) = self.wildcard.get(&host[dot..]).and_then(find) {
-                        return Some(action);
+                    if let Some(route) = self.wildcard.get(&host[dot..]).and_then(find) {
+                        return Some(route);
                     }
                 }
             }

@@ -5,6 +5,7 @@
 //! in which no target takes requests.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header;
 
@@ -14,7 +15,7 @@ use super::plan::{Plan, PoolPlan};
 use super::request::Head;
 use super::session::{self, ApplicationCookie, Bond};
 use super::worker::View;
-use crate::config::{Failback, Stickiness, StickinessMode, WeightedPool};
+use crate::config::{self, Failback, Stickiness, StickinessMode, WeightedPool};
 use crate::pool::{Keeps, Snapshot, Verdict};
 
 /// A request's session, as its cookies tell.
@@ -23,6 +24,8 @@ pub(crate) struct Session {
     pub(crate) pool: usize,
     enabled: bool,
     verdict: Verdict,
+    /// Index of a pool whose session it was, and which no longer serves it.
+    pub(crate) left: Option<usize>,
     pub(crate) bond: Option<Bond>,
     /// A session that has moved may return to its first target now.
     pub(crate) may_return: bool,
@@ -35,28 +38,69 @@ pub(crate) struct Landed {
     pub(crate) rehomed: bool,
 }
 
+/// What a session is decided on: the data plane's own, or that of somebody who only wants to know.
+pub(crate) trait Scene {
+    /// Opens a cookie's value as one of the pool with this index.
+    fn open(&self, pool: usize, text: &[u8]) -> Result<Bond, Verdict>;
+
+    /// Looks at the targets of the pool with this index.
+    fn look<R>(&self, pool: usize, at: impl FnOnce(&Snapshot) -> R) -> R;
+}
+
+/// A worker, and the plan that the request follows.
+struct Own<'a>(&'a Worker, &'a Plan);
+
+impl Scene for Own<'_> {
+    fn open(&self, pool: usize, text: &[u8]) -> Result<Bond, Verdict> {
+        self.0.opened.open(&self.1.config, pool, text)
+    }
+
+    fn look<R>(&self, pool: usize, at: impl FnOnce(&Snapshot) -> R) -> R {
+        at(&self.1.pool(pool).view().snapshot)
+    }
+}
+
 impl Session {
-    /// Reads the session cookies of a request whose route leads to `pools`. Without a session, weight decide.
+    /// Reads the session cookies of a request whose route leads to `pools`, and counts what they say.
     pub(crate) fn read(worker: &Worker, plan: &Plan, pools: &[WeightedPool], head: &Head) -> Self {
-        let now = worker.deadlines.unix_seconds();
-        let mut worst = Verdict::None;
-        for choice in pools {
-            let config = &plan.config.pools[choice.pool].stickiness;
-            if !is_looked_for(config, head) {
+        let (scene, now) = (Own(worker, plan), worker.deadlines.unix_seconds());
+        let session = Self::decide(&scene, &plan.config.pools, pools, head, now, || worker.random.next());
+        if let Some(left) = session.left {
+            plan.pool(left).lane().verdicts[Verdict::Valid as usize].bump();
+        }
+        if session.enabled {
+            plan.pool(session.pool).lane().verdicts[session.verdict as usize].bump();
+        }
+        session
+    }
+
+    /// What the session cookies of a request say at `now`, in seconds since 1970. Without a session, weight decides.
+    pub(crate) fn decide(
+        scene: &impl Scene,
+        config: &[Arc<config::Pool>],
+        pools: &[WeightedPool],
+        head: &Head,
+        now: u64,
+        random: impl FnOnce() -> u64,
+    ) -> Self {
+        let (mut worst, mut left) = (Verdict::None, None);
+        'pools: for choice in pools {
+            let stickiness = &config[choice.pool].stickiness;
+            if !is_looked_for(stickiness, head) {
                 continue;
             }
-            for text in session::find(&head.headers, &config.cookie) {
-                let opened = worker.opened.open(&plan.config, choice.pool, text);
+            for text in session::find(&head.headers, &stickiness.cookie) {
+                let opened = scene.open(choice.pool, text);
                 let verdict =
-                    opened.map_or_else(|verdict| verdict, |bond| session::judge(&bond, config, now));
+                    opened.map_or_else(|verdict| verdict, |bond| session::judge(&bond, stickiness, now));
                 if let (Verdict::Valid, Ok(bond)) = (verdict, opened) {
-                    let pool = plan.pool(choice.pool);
-                    pool.lane().verdicts[Verdict::Valid as usize].bump();
-                    if pools.len() > 1 && !serves(&pool.view().snapshot, &bond) {
-                        break;
+                    if pools.len() > 1 && !scene.look(choice.pool, |snapshot| serves(snapshot, &bond)) {
+                        left = Some(choice.pool);
+                        continue 'pools;
                     }
-                    let may_return = may_return(config, &bond, now);
-                    return Self { pool: choice.pool, enabled: true, verdict, bond: Some(bond), may_return };
+                    let may_return = may_return(stickiness, &bond, now);
+                    let (pool, bond) = (choice.pool, Some(bond));
+                    return Self { pool, enabled: true, verdict, left, bond, may_return };
                 }
                 // The cookie of another pool of this route says nothing, and looks forged.
                 if matches!(worst, Verdict::None | Verdict::Forged) {
@@ -64,12 +108,9 @@ impl Session {
                 }
             }
         }
-        let pool = draw(plan, pools, worker.random.next());
-        let enabled = plan.config.pools[pool].stickiness.mode != StickinessMode::Off;
-        if enabled {
-            plan.pool(pool).lane().verdicts[worst as usize].bump();
-        }
-        Self { pool, enabled, verdict: worst, bond: None, may_return: false }
+        let pool = draw(scene, pools, random);
+        let enabled = config[pool].stickiness.mode != StickinessMode::Off;
+        Self { pool, enabled, verdict: worst, left, bond: None, may_return: false }
     }
 
     /// What reading the cookies found; `None` if the pool has no sessions.
@@ -167,15 +208,15 @@ fn serves(snapshot: &Snapshot, bond: &Bond) -> bool {
 }
 
 /// A pool by weight, of those in which a target takes requests if there is one.
-fn draw(plan: &Plan, pools: &[WeightedPool], random: u64) -> usize {
+fn draw(scene: &impl Scene, pools: &[WeightedPool], random: impl FnOnce() -> u64) -> usize {
     if let [only] = pools {
         return only.pool;
     }
-    let is_open = |choice: &&WeightedPool| !plan.pool(choice.pool).view().snapshot.open.is_empty();
+    let is_open = |choice: &&WeightedPool| scene.look(choice.pool, |snapshot| !snapshot.open.is_empty());
     let weight = |choice: &WeightedPool| u64::from(choice.weight);
     let of_open: u64 = pools.iter().filter(is_open).map(weight).sum();
     let total = if of_open > 0 { of_open } else { pools.iter().map(weight).sum() };
-    let mut at = ((u128::from(random) * u128::from(total)) >> 64) as u64;
+    let mut at = ((u128::from(random()) * u128::from(total)) >> 64) as u64;
     for choice in pools.iter().filter(|choice| of_open == 0 || is_open(choice)) {
         match at.checked_sub(weight(choice)) {
             Some(left) => at = left,

@@ -1,7 +1,7 @@
 //! The page about the access log explains every code.
 
 use selvedge::config::AccessField;
-use selvedge::pool::{Failure, Refusal, TunnelEnd, Verdict};
+use selvedge::pool::{Chosen, Failure, OwnTarget, Refusal, TunnelEnd, Verdict, ZoneChoice};
 
 use crate::programs::folder;
 
@@ -26,8 +26,13 @@ fn every_code_of_the_access_log_is_explained() {
         "queue_full",
         "queue_timeout",
     ];
-    let all: Vec<_> = refusals.chain(failures).chain(ends).chain(verdicts).chain(ours).collect();
-    assert!(all.len() > 40, "{all:?}");
+    let chosen = Chosen::ALL.iter().map(|code| code.as_str());
+    let own = OwnTarget::ALL.iter().map(|code| code.as_str());
+    let zones = ZoneChoice::ALL.iter().map(|code| code.as_str());
+    let decisions = chosen.chain(own).chain(zones);
+    let all: Vec<_> =
+        refusals.chain(failures).chain(ends).chain(verdicts).chain(decisions).chain(ours).collect();
+    assert!(all.len() > 60, "{all:?}");
     for code in all {
         assert!(explained.contains(&code), "docs/access-log.md does not explain {code}");
     }

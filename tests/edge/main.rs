@@ -19,6 +19,7 @@ mod deadlines;
 mod discovery;
 mod discovery_trouble;
 mod errors;
+mod explain;
 mod forwarding;
 mod framing;
 mod grpc;

@@ -42,6 +42,7 @@ impl Compiler<'_> {
                 "list who may connect, or leave the key out to allow everyone",
             ),
             trusted: plain(file.trusted.or(Vec::new())),
+            trace_sources: plain(file.trace_sources.or(Vec::new())),
             max_connections: self.within(file.max_connections, 65_536, 1..=10_000_000) as usize,
             head_timeout: self.within(file.head_timeout, seconds(10), millis(10)..=seconds(600)),
             keep_alive: self.within(file.keep_alive, seconds(60), millis(10)..=DAY),

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::Compiler;
 use crate::config::file::{self, At, Field, Place, Scheme, UriPath, nearest, quoted};
-use crate::config::{Action, HeaderMatch, QueryMatch, Redirect, Respond, Route, WeightedPool};
+use crate::config::{Action, HeaderMatch, HostPattern, QueryMatch, Redirect, Respond, Route, WeightedPool};
 
 impl Compiler<'_> {
     pub(super) fn routes(&mut self, file: Field<Vec<At<file::Route>>>, pools: &[String]) -> Vec<Route> {
@@ -42,15 +42,13 @@ impl Compiler<'_> {
         let query = file.query.or(Vec::new()).into_iter().filter_map(|at| self.query_match(at)).collect();
         let sources =
             self.filled(file.sources, Vec::new(), "list ranges of addresses, or leave the key out for any");
-        Some(Route {
-            host: file.host.given().map(|at| at.value),
-            path,
-            methods,
-            headers,
-            query,
-            sources,
-            action: action?,
-        })
+        let host = file.host.given().map(|at| at.value);
+        let name = match &host {
+            None => format!("*{path}"),
+            Some(HostPattern::Exact(host)) => format!("{host}{path}"),
+            Some(HostPattern::Wildcard(suffix)) => format!("*{suffix}{path}"),
+        };
+        Some(Route { name: name.into(), host, path, methods, headers, query, sources, action: action? })
     }
 
     fn path_without_query(&mut self, field: Field<UriPath>) -> Option<Box<str>> {
@@ -227,7 +225,7 @@ impl Compiler<'_> {
 
 /// All that decides whether a route matches, in one form however it is written.
 fn conditions(route: &Route) -> String {
-    let Route { host, path, methods, headers, query, sources, action: _ } = route;
+    let Route { name: _, host, path, methods, headers, query, sources, action: _ } = route;
     let mut parts: Vec<String> = Vec::new();
     parts.extend(methods.iter().map(|method| format!("{method:?}")));
     parts.extend(headers.iter().map(|header| format!("{header:?}")));

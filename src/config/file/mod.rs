@@ -115,6 +115,7 @@ tables! {
         address: SocketAddr,
         allow: Vec<At<IpNet>>,
         trusted: Vec<At<IpNet>>,
+        trace_sources: Vec<At<IpNet>>,
         max_connections: i64,
         head_timeout: Duration,
         keep_alive: Duration,

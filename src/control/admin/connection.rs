@@ -182,7 +182,7 @@ mod tests {
         let config = Arc::new(Config::load(&file, &Overrides::default()).unwrap());
         let pools = Arc::new(Pools::new(1));
         let (_, phase) = tokio::sync::watch::channel(Phase::Serving);
-        let node = Node { pools, phase, started: Instant::now() };
+        let node = Node { pools, phase, started: Instant::now(), explain: |_, _, _| Ok(Default::default()) };
         let (ours, theirs) = duplex(buffer);
         let control = Rc::new(Control::new(node, config, Vec::new()));
         let feed = Rc::new(Feed::new(SHORT / 10));

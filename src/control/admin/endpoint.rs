@@ -19,6 +19,8 @@ pub(super) enum Endpoint {
     OpenApi,
     /// `/v1/reload`
     Reload,
+    /// `/v1/explain`
+    Explain,
     /// `/v1/dns`
     Dns,
     /// `/v1/events`
@@ -55,6 +57,7 @@ impl Endpoint {
             "/metrics" => return Some(Self::Metrics),
             "/v1/openapi.json" => return Some(Self::OpenApi),
             "/v1/reload" => return Some(Self::Reload),
+            "/v1/explain" => return Some(Self::Explain),
             "/v1/dns" => return Some(Self::Dns),
             "/v1/events" => return Some(Self::Events),
             "/v1/pools" => return Some(Self::Pools),
@@ -80,7 +83,7 @@ impl Endpoint {
         match self {
             Self::TargetState { .. } => "PUT",
             Self::Target { .. } | Self::Shift(_) => "PUT, DELETE",
-            Self::Reload => "POST",
+            Self::Reload | Self::Explain => "POST",
             _ => "GET, HEAD",
         }
     }

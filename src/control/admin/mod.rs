@@ -14,6 +14,7 @@ mod dashboard;
 mod dns_view;
 mod endpoint;
 mod events;
+mod explain;
 mod guard;
 mod listen;
 mod register;
@@ -104,6 +105,7 @@ async fn reply(
         }
         Endpoint::OpenApi => Ok(text(StatusCode::OK, JSON, OPENAPI)),
         Endpoint::Reload => reload::reload(control, request).await,
+        Endpoint::Explain => explain::explain(control, &read_json(request).await?),
         Endpoint::Dns => {
             let nodes = control.dns.as_ref().ok_or_else(no_dns)?;
             Ok(json(StatusCode::OK, &DnsView::of(nodes)))

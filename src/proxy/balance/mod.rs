@@ -1,11 +1,13 @@
 //! Which target gets an attempt. Pure: the snapshot, the session, what was tried and a random number go in, a pick comes
-//! out; the only effect is that the picked target has counted the request.
+//! out; the only effect is that the picked target has counted the request, and not even that when somebody only wants to know.
+//! Why a pick came out as it did is in `reasons`.
 //!
 //! A session goes to its own target for as long as that keeps bound sessions, and waits for it when it is full. When it
 //! cannot be kept, or there is none, the pool's policy or the re-homing rule decides among the targets that take new ones.
 //! A target that a worker has suspended is passed over while another can be had: see `pool::conduct`.
 
 mod hash;
+mod reasons;
 mod rehome;
 mod round_robin;
 mod two_choices;
@@ -15,6 +17,7 @@ use crate::pool::{Keeps, Snapshot, Status, Target, Tier};
 
 use super::session::Bond;
 pub(crate) use hash::key;
+pub use reasons::Place;
 
 /// What picking needs to know.
 #[derive(Clone, Copy)]
@@ -35,6 +38,8 @@ pub struct Choice<'a> {
     pub may_hesitate: bool,
     /// Requests that have been waiting for any target and come first.
     pub ahead: u32,
+    /// The picked target counts the request; else nothing is changed.
+    pub counts: bool,
 }
 
 /// Requests without any answer, for a share of one, after which a target looks as if it hung.
@@ -101,7 +106,7 @@ impl Choice<'_> {
 
     fn pick_own(&self, index: usize) -> Pick {
         let target = &self.snapshot.targets[index];
-        if target.state.begin(target.max_connections, 0) {
+        if self.take(target, 0) {
             return Pick::Target { index, rehomed: false };
         }
         Pick::OwnIsFull { index }
@@ -211,13 +216,27 @@ impl Choice<'_> {
         let target = self.target(index);
         let silent = (target.share * SILENT_AFTER) as u32;
         let free = !self.was_tried(index as usize) && !self.is_suspended(index as usize);
-        free && target.state.begin_unless_silent(target.max_connections, self.ahead, silent)
+        free && match self.counts {
+            true => target.state.begin_unless_silent(target.max_connections, self.ahead, silent),
+            false => {
+                target.state.unanswered() <= silent
+                    && target.state.has_room(target.max_connections, self.ahead)
+            }
+        }
     }
 
     /// Counts the request at this target if it may have it.
     fn begin(&self, index: usize) -> bool {
         let target = &self.snapshot.targets[index];
-        !self.was_tried(index) && target.state.begin(target.max_connections, self.ahead)
+        !self.was_tried(index) && self.take(target, self.ahead)
+    }
+
+    /// Counts the request at this target if that has room beside `ahead` others.
+    fn take(&self, target: &Target, ahead: u32) -> bool {
+        match self.counts {
+            true => target.state.begin(target.max_connections, ahead),
+            false => target.state.has_room(target.max_connections, ahead),
+        }
     }
 
     /// The pick when no candidate could begin: whether waiting would help.

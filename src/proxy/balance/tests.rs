@@ -46,7 +46,17 @@ fn choice<'a>(
     bond: Option<&'a Bond>,
     tried: &'a [u32],
 ) -> Choice<'a> {
-    Choice { snapshot, balance, key: None, bond, may_return: false, tried, may_hesitate: false, ahead: 0 }
+    Choice {
+        snapshot,
+        balance,
+        key: None,
+        bond,
+        may_return: false,
+        tried,
+        may_hesitate: false,
+        ahead: 0,
+        counts: true,
+    }
 }
 
 fn bond(target: TargetId, session: u64) -> Bond {

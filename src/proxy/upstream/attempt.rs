@@ -1,5 +1,6 @@
 //! Sending a request to a target and waiting for the head of its answer, while the body is still being sent if need be.
 
+use std::fmt;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -386,6 +387,19 @@ impl Arrived {
     pub(crate) fn discard(self, attempt: &Attempt<'_>, upload: &mut Upload) {
         if upload.is_sent() {
             drop(self.wire.receive(&self.answer, attempt, upload, self.in_flight));
+        }
+    }
+}
+
+impl fmt::Display for AttemptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Client(RequestBodyError::Gone) => f.write_str("given up: the client left"),
+            Self::Client(RequestBodyError::Refused(refusal)) => write!(f, "given up: {}", refusal.as_str()),
+            Self::Target { failure, untouched, why } => {
+                write!(f, "failed: {}: {why}", failure.as_str())?;
+                if *untouched { f.write_str(", and it has seen nothing of the request") } else { Ok(()) }
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use crate::config::AccessField;
-use crate::pool::Verdict;
+use crate::pool::{Chosen, Decision, OwnTarget, Verdict, ZoneChoice};
 
 /// What is known of one request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +36,8 @@ pub struct Entry {
     pub verdict: Option<Verdict>,
     /// The session has moved.
     pub moved: bool,
+    /// How it came to its target, if a target was looked for.
+    pub decision: Option<Decision>,
     /// Why it did not go well.
     pub reason: Option<&'static str>,
     /// Pieces of text, one after another.
@@ -74,16 +76,18 @@ pub enum Piece {
     Referer,
     /// The request's id.
     RequestId,
+    /// Name of the route.
+    Route,
     /// Name of the pool.
     Pool,
     /// `zone/address` of the target.
     Target,
 }
 
-const PIECES: usize = 8;
+const PIECES: usize = 9;
 
 /// Bytes of a piece at most.
-const LONGEST: [usize; PIECES] = [64, 512, 4096, 2048, 4096, 256, 128, 256];
+const LONGEST: [usize; PIECES] = [64, 512, 4096, 2048, 4096, 256, 512, 128, 256];
 
 /// Bytes of an encoded entry at most, roughly: its numbers, its reason, and all pieces.
 pub(super) const MAX: usize = 16 * 1024;
@@ -97,6 +101,7 @@ impl Piece {
         Self::UserAgent,
         Self::Referer,
         Self::RequestId,
+        Self::Route,
         Self::Pool,
         Self::Target,
     ];
@@ -110,6 +115,7 @@ impl Piece {
             AccessField::UserAgent => Some(Self::UserAgent),
             AccessField::Referer => Some(Self::Referer),
             AccessField::RequestId => Some(Self::RequestId),
+            AccessField::Route => Some(Self::Route),
             AccessField::Pool => Some(Self::Pool),
             AccessField::Zone | AccessField::Target => Some(Self::Target),
             _ => None,
@@ -137,6 +143,7 @@ impl Default for Entry {
             attempts: 0,
             verdict: None,
             moved: false,
+            decision: None,
             reason: None,
             text: Vec::new(),
             ends: [0; PIECES],
@@ -198,6 +205,8 @@ impl Entry {
         put(&self.attempts.to_le_bytes());
         put(&self.status.to_le_bytes());
         put(&[self.protocol, self.tls as u8, self.verdict.map_or(u8::MAX, |verdict| verdict as u8)]);
+        let codes = self.decision.map_or([u8::MAX; 3], |it| [it.chosen as u8, it.own as u8, it.zone as u8]);
+        put(&codes);
         put(&[u8::from(self.moved), self.known as u8]);
         put(&self.present.to_le_bytes());
         self.ends.iter().for_each(|end| put(&end.to_le_bytes()));
@@ -210,7 +219,7 @@ impl Entry {
 }
 
 /// Bytes of the numbers.
-const NUMBERS: usize = 5 * 8 + 16 + 4 + 2 + 5 + 2 + 2 * PIECES + 1;
+const NUMBERS: usize = 5 * 8 + 16 + 4 + 2 + 8 + 2 + 2 * PIECES + 1;
 
 /// An entry as the writer reads it.
 pub(super) struct Read<'a> {
@@ -227,6 +236,7 @@ pub(super) struct Read<'a> {
     pub(super) tls: Tls,
     pub(super) verdict: Option<Verdict>,
     pub(super) moved: bool,
+    pub(super) decision: Option<Decision>,
     pub(super) reason: &'a [u8],
     present: u16,
     ends: [u16; PIECES],
@@ -246,7 +256,7 @@ impl<'a> Read<'a> {
         let client = IpAddr::V6(Ipv6Addr::from(part::<16>(&mut left))).to_canonical();
         let attempts = u32::from_le_bytes(part(&mut left));
         let status = u16::from_le_bytes(part(&mut left));
-        let [protocol, tls, verdict, moved, known] = part(&mut left);
+        let [protocol, tls, verdict, chosen, own, zone, moved, known] = part(&mut left);
         let present = u16::from_le_bytes(part(&mut left));
         let ends: [u16; PIECES] = std::array::from_fn(|_| u16::from_le_bytes(part(&mut left)));
         let [reason] = part(&mut left);
@@ -266,6 +276,7 @@ impl<'a> Read<'a> {
             protocol,
             tls: [Tls::None, Tls::Tls12, Tls::Tls13][usize::from(tls) % 3],
             verdict: Verdict::ALL.get(usize::from(verdict)).copied(),
+            decision: decision([chosen, own, zone]),
             moved: moved != 0,
             reason,
             present,
@@ -283,6 +294,14 @@ impl<'a> Read<'a> {
         }
         self.text.get(start..usize::from(self.ends[at]))
     }
+}
+
+fn decision([chosen, own, zone]: [u8; 3]) -> Option<Decision> {
+    Some(Decision {
+        chosen: *Chosen::ALL.get(usize::from(chosen))?,
+        own: *OwnTarget::ALL.get(usize::from(own))?,
+        zone: *ZoneChoice::ALL.get(usize::from(zone))?,
+    })
 }
 
 fn part<const N: usize>(left: &mut &[u8]) -> [u8; N] {

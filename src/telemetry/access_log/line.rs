@@ -128,6 +128,19 @@ fn value(field: AccessField, entry: &Read<'_>, into: &mut Vec<u8>) {
         AccessField::Zone => target().map(|(zone, _)| zone),
         AccessField::Target => target().map(|(_, address)| &address[1..]),
         AccessField::Verdict => entry.verdict.map(|verdict| verdict.as_str().as_bytes()),
+        AccessField::Decision => match entry.decision {
+            Some(decision) => {
+                into.push(b'"');
+                for (before, code) in decision.codes() {
+                    into.extend_from_slice(before.as_bytes());
+                    into.extend_from_slice(code.as_bytes());
+                }
+                into.push(b'"');
+                return;
+            }
+            None => None,
+        },
+        AccessField::Route => entry.piece(Piece::Route),
         AccessField::RequestId => entry.piece(Piece::RequestId),
         AccessField::UserAgent => entry.piece(Piece::UserAgent),
         AccessField::Referer => entry.piece(Piece::Referer),
@@ -304,8 +317,8 @@ mod tests {
         let line = line(AccessFormat::Json, AccessField::ALL, usual);
         let expected = "{\"time\":\"2024-02-29T23:59:59.500Z\",\"client\":\"192.0.2.7\",\"method\":\"GET\",\"host\":null,\
             \"path\":\"/a?b=\\\"c\\\"\",\"protocol\":\"HTTP/1.1\",\"tls\":null,\"status\":200,\"reason\":null,\
-            \"bytes_in\":0,\"bytes_out\":1024,\"duration\":1.020003,\"first_byte\":0.000007,\"pool\":null,\
-            \"zone\":\"az-a\",\"target\":\"127.0.1.1:9001\",\"attempts\":0,\"verdict\":null,\"moved\":false,\
+            \"bytes_in\":0,\"bytes_out\":1024,\"duration\":1.020003,\"first_byte\":0.000007,\"route\":null,\"pool\":null,\
+            \"zone\":\"az-a\",\"target\":\"127.0.1.1:9001\",\"attempts\":0,\"verdict\":null,\"decision\":null,\"moved\":false,\
             \"request_id\":null,\"user_agent\":\"curl/8\",\"referer\":null}\n";
         assert_eq!(line, expected);
     }
