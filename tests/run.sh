@@ -50,9 +50,10 @@ fi
 
 # What the tests' scripts in Python need, beside what is built here.
 python=${CARGO_TARGET_DIR:-target}/python
-if ! "$python/bin/python3" -c 'import prometheus_client, jsonschema' 2>/dev/null; then
+if ! "$python/bin/python3" -c 'import prometheus_client, jsonschema, kubernetes_validate' 2>/dev/null; then
     python3 -m venv "$python"
-    "$python/bin/pip" install --quiet --disable-pip-version-check prometheus_client==0.26.0 jsonschema==4.26.0
+    "$python/bin/pip" install --quiet --disable-pip-version-check prometheus_client==0.26.0 jsonschema==4.26.0 \
+        kubernetes-validate==1.37.0
 fi
 
 # axe-core, which judges pages; the rest of the package that brings it is not used.

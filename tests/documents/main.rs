@@ -11,6 +11,7 @@ mod support;
 mod access_log;
 mod configuration;
 mod grafana;
+mod kubernetes;
 mod metrics;
 mod pages;
 mod programs;
