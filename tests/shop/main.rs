@@ -4,10 +4,18 @@
 
 mod browser;
 mod carts;
+#[path = "../support/chromium.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "a module of several test binaries, each of which uses its own part"
+)]
+mod chromium;
 mod documents;
 mod group;
 mod instance;
 mod lab;
+mod pages;
 mod processes;
 mod readme;
 mod scaling;

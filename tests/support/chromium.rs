@@ -91,17 +91,24 @@ impl Chromium {
 
     /// What a script says; a promise is waited for.
     pub async fn eval(&mut self, script: &str) -> Value {
+        self.try_eval(script).await.unwrap_or_else(|error| panic!("{script}: {error}"))
+    }
+
+    /// The same where another page may come in the midst of it.
+    async fn try_eval(&mut self, script: &str) -> Result<Value, Value> {
         let ask = json!({ "expression": script, "awaitPromise": true, "returnByValue": true });
-        let answer = self.call("Runtime.evaluate", ask).await;
-        assert!(answer.get("exceptionDetails").is_none(), "{script}: {answer}");
-        answer["result"]["value"].clone()
+        let answer = self.try_call("Runtime.evaluate", ask).await?;
+        match answer.get("exceptionDetails") {
+            Some(exception) => Err(exception.clone()),
+            None => Ok(answer["result"]["value"].clone()),
+        }
     }
 
     /// Waits until a script says `true`.
     pub async fn until(&mut self, what: &str, script: &str) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         let mut tick = tokio::time::interval(Duration::from_millis(50));
-        while self.eval(script).await != true {
+        while self.try_eval(script).await != Ok(true.into()) {
             if tokio::time::Instant::now() > deadline {
                 let text = self.eval("document.body.innerText").await;
                 panic!(
@@ -170,6 +177,10 @@ impl Chromium {
     }
 
     async fn call(&mut self, method: &str, params: Value) -> Value {
+        self.try_call(method, params).await.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    async fn try_call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
         self.calls += 1;
         let mut message = json!({ "id": self.calls, "method": method, "params": params });
         if let Some(session) = &self.session {
@@ -191,8 +202,10 @@ impl Chromium {
         };
         let answer = tokio::time::timeout(PATIENCE, exchange).await;
         let answer = answer.unwrap_or_else(|_| panic!("the browser does not answer {method}"));
-        assert!(answer.get("error").is_none(), "{method}: {answer}");
-        answer["result"].clone()
+        match answer.get("error") {
+            Some(error) => Err(error.clone()),
+            None => Ok(answer["result"].clone()),
+        }
     }
 }
 
