@@ -128,12 +128,14 @@ function fail(text) {
 
 async function carryOut() {
   byId("ask-yes").disabled = true;
-  const { what, zone, target } = asking;
+  const mine = asking, { what, zone, target } = mine;
   try {
     await answered(false);
-    byId("ask").close();
     say(`${TITLES[what]} ${zone ?? target}: done`);
+    if (asking === mine) byId("ask").close();
   } catch (error) {
+    say(`${TITLES[what]} ${zone ?? target}: ${error.message}`);
+    if (asking !== mine) return;        // another question is open by now
     fail(error.message);
     byId("ask-yes").disabled = false;
   }
@@ -144,7 +146,6 @@ document.addEventListener("click", (event) => {
   if (pressed !== null) askFor(pressed.dataset.do, { pool: pressed.dataset.pool, zone: pressed.dataset.zone, target: pressed.dataset.target });
 });
 byId("ask-no").addEventListener("click", () => byId("ask").close());
-byId("ask").addEventListener("close", () => { planned += 1; });
 byId("ask-for").addEventListener("input", plan);
 byId("ask-force").addEventListener("change", () => { byId("ask-yes").disabled = !byId("ask-force").checked; });
 byId("ask-form").addEventListener("submit", (event) => {
