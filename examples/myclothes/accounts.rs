@@ -2,16 +2,15 @@
 //!
 //! Passwords are kept as Argon2id hashes with a salt each. Hashing takes 19 MiB and tens of milliseconds on purpose, so
 //! only [`HASHES`] of them run at a time. A login for an unknown address hashes as well: its answer takes as long and says
-//! the same as one with a wrong password. Who is logged in is kept by the session, not here.
+//! the same as one with a wrong password. Who is logged in is kept by the session, not here;
+//! where accounts are stored is the business of [`crate::databases`].
 
 use argon2::Argon2;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
-use rusqlite::{Connection, Transaction, params};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
 use crate::failure::{Failure, Invalid};
-use crate::store::optional;
 
 /// Passwords that one instance hashes at the same time.
 const HASHES: usize = 2;
@@ -40,6 +39,11 @@ pub(crate) struct Account {
 pub(crate) struct Email(String);
 
 impl Email {
+    /// The address.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// Checks the form: one `@` with something before it and a domain with a dot behind it.
     pub(crate) fn parse(text: &str) -> Result<Self, Invalid> {
         let text = text.trim();
@@ -155,54 +159,12 @@ async fn hashing<T: Send + 'static>(
     done.unwrap_or_else(|panic| Err(Failure::internal(panic)))
 }
 
-/// Stores a new account.
-pub(crate) fn create(
-    transaction: &Transaction<'_>,
-    email: &Email,
-    password_hash: &str,
-    delivery: Delivery,
-) -> Result<Account, Failure> {
-    let Delivery { name, address } = delivery;
-    let made = transaction.execute(
-        "INSERT INTO accounts (email, password, name, address) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT (email) DO NOTHING",
-        params![email.0, password_hash, name, address],
-    )?;
-    if made == 0 {
-        return Err(Failure::Conflict("There is an account with this e-mail address already.".into()));
+/// The account that was to be made, if it is there with this hash: hashes are salted, so no other has the same.
+pub(crate) fn made(found: Option<(Account, String)>, hash: &str) -> Result<Account, Failure> {
+    match found {
+        Some((account, stored)) if stored == hash => Ok(account),
+        _ => Err(Failure::Conflict("There is an account with this e-mail address already.".into())),
     }
-    let id = transaction.last_insert_rowid();
-    Ok(Account { id, email: email.0.clone(), name, address })
-}
-
-/// The account with this e-mail address, and its password's hash.
-pub(crate) fn with_email(
-    connection: &Connection,
-    email: &Email,
-) -> Result<Option<(Account, String)>, Failure> {
-    let mut select = connection
-        .prepare_cached("SELECT id, email, name, address, password FROM accounts WHERE email = ?1")?;
-    optional(select.query_row([&email.0], |row| Ok((account_from(row)?, row.get(4)?))))
-}
-
-/// The account with this id.
-pub(crate) fn find(connection: &Connection, id: Option<i64>) -> Result<Option<Account>, Failure> {
-    let mut select =
-        connection.prepare_cached("SELECT id, email, name, address FROM accounts WHERE id = ?1")?;
-    optional(select.query_row([id], account_from))
-}
-
-/// Writes name and address.
-pub(crate) fn update(transaction: &Transaction<'_>, id: i64, delivery: &Delivery) -> Result<(), Failure> {
-    transaction.execute(
-        "UPDATE accounts SET name = ?2, address = ?3 WHERE id = ?1",
-        params![id, delivery.name, delivery.address],
-    )?;
-    Ok(())
-}
-
-fn account_from(row: &rusqlite::Row<'_>) -> rusqlite::Result<Account> {
-    Ok(Account { id: row.get(0)?, email: row.get(1)?, name: row.get(2)?, address: row.get(3)? })
 }
 
 #[cfg(test)]

@@ -9,23 +9,24 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use rusqlite::Transaction;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::accounts::{self, Account, Delivery, Email, Password};
+use crate::accounts::{Account, Delivery, Email, Password};
 use crate::carts::{self, Cart};
 use crate::catalogue::{self, Product, Search};
 use crate::failure::{Failure, Invalid};
 use crate::input::{Id, Json};
 use crate::instance::App;
+use crate::login;
+use crate::orders::{self, Wish};
 use crate::sessions::{Session, Visitor};
-use crate::{login, orders};
 
 /// Addresses below `/api`.
 pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/whoami", get(who_am_i))
+        .route("/database", get(database))
         .route("/products", get(products))
         .route("/products/{id}", get(product))
         .route("/cart", get(cart))
@@ -51,12 +52,18 @@ async fn who_am_i(State(app): State<App>) -> Response {
     axum::Json(&*app.identity).into_response()
 }
 
+/// The servers of the database, as this instance sees them.
+async fn database(State(app): State<App>) -> Response {
+    axum::Json(json!({ "servers": app.store.servers() })).into_response()
+}
+
 async fn products(
     State(app): State<App>,
+    visitor: Visitor,
     search: Result<Query<Search>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let Query(search) = search.map_err(|_| Failure::Malformed("The query cannot be read.".into()))?;
-    let products = app.store.read(move |view| catalogue::search(view, &search)).await?;
+    let products = catalogue::matching(&app.store.products(&visitor.seen).await?, &search);
     Ok(axum::Json(Products { products }).into_response())
 }
 
@@ -65,19 +72,19 @@ struct Products {
     products: Vec<Product>,
 }
 
-async fn product(State(app): State<App>, Id(id): Id) -> Result<Response, Failure> {
-    let product = app.store.read(move |view| catalogue::find(view, id)).await?.ok_or(Failure::NotFound)?;
+async fn product(State(app): State<App>, visitor: Visitor, Id(id): Id) -> Result<Response, Failure> {
+    let product = app.store.product(&visitor.seen, id).await?.ok_or(Failure::NotFound)?;
     Ok(axum::Json(product).into_response())
 }
 
 async fn cart(State(app): State<App>, visitor: Visitor) -> Result<axum::Json<Cart>, Failure> {
     let session = app.carts.find(&visitor).await?;
-    priced(&app, session).await
+    priced(&app, &visitor, session).await
 }
 
-async fn priced(app: &App, session: Option<Session>) -> Result<axum::Json<Cart>, Failure> {
+async fn priced(app: &App, visitor: &Visitor, session: Option<Session>) -> Result<axum::Json<Cart>, Failure> {
     let Some(Session { basket, .. }) = session else { return Ok(axum::Json(Cart::default())) };
-    Ok(axum::Json(app.store.read(move |view| carts::price(view, &basket)).await?))
+    Ok(axum::Json(app.store.price(&visitor.seen, &basket).await?))
 }
 
 #[derive(Deserialize)]
@@ -92,10 +99,10 @@ async fn add_item(
     body: Json<NewItem>,
 ) -> Result<impl IntoResponse, Failure> {
     let NewItem { product_id, quantity } = body.required()?;
-    app.store.read(move |view| carts::check_product(view, product_id)).await?;
+    carts::check_product(product_id, app.store.product(&visitor.seen, product_id).await?.as_ref())?;
     let change = |session: &mut Session| session.basket.add(product_id, quantity);
     let (session, cookies) = app.carts.change(&visitor, change).await?;
-    Ok((cookies, priced(&app, Some(session)).await?))
+    Ok((cookies, priced(&app, &visitor, Some(session)).await?))
 }
 
 async fn remove_item(
@@ -111,7 +118,7 @@ async fn remove_item(
         Ok(())
     };
     let (session, cookies) = app.carts.change(&visitor, change).await?;
-    Ok((cookies, priced(&app, Some(session)).await?).into_response())
+    Ok((cookies, priced(&app, &visitor, Some(session)).await?).into_response())
 }
 
 #[derive(Default, Deserialize)]
@@ -130,15 +137,16 @@ async fn check_out(
     body: Json<Destination>,
 ) -> Result<impl IntoResponse, Failure> {
     let key = idempotency_key(&headers)?;
-    let delivery = move |transaction: &Transaction<'_>, account| {
-        let mut to = body.0.unwrap_or_default();
-        if to.name.is_empty() && to.address.is_empty() {
-            let account = accounts::find(transaction, account)?;
-            (to.name, to.address) = account.map(|a| (a.name, a.address)).unwrap_or_default();
-        }
-        Delivery::parse(&to.name, &to.address).map_err(first)
-    };
-    let (order, placed_now, cookies) = orders::check_out(&app, &visitor, key, delivery).await?;
+    let session = app.carts.find(&visitor).await?;
+    let mut to = body.0.unwrap_or_default();
+    if to.name.is_empty() && to.address.is_empty() {
+        let account = session.as_ref().and_then(|session| session.account);
+        let account = app.store.account(&visitor.seen, account).await?;
+        (to.name, to.address) = account.map(|a| (a.name, a.address)).unwrap_or_default();
+    }
+    let delivery = Delivery::parse(&to.name, &to.address).map_err(first);
+    let wish = Wish { key, delivery, total_cents: None };
+    let (order, placed_now, cookies) = orders::check_out(&app, &visitor, session, wish).await?;
     let status = if placed_now { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, cookies, axum::Json(order)))
 }
@@ -213,7 +221,7 @@ struct Nothing {}
 
 async fn account(State(app): State<App>, visitor: Visitor) -> Result<impl IntoResponse, Failure> {
     let id = app.carts.find(&visitor).await?.and_then(|session| session.account);
-    let account = app.store.read(move |view| accounts::find(view, id)).await?;
+    let account = app.store.account(&visitor.seen, id).await?;
     Ok(axum::Json(account.ok_or(Failure::LoginNeeded)?))
 }
 
@@ -226,11 +234,7 @@ async fn change_account(
     let account = app.carts.find(&visitor).await?.and_then(|session| session.account);
     let id = account.ok_or(Failure::LoginNeeded)?;
     let delivery = Delivery::parse(&to.name, &to.address).map_err(first)?;
-    let work = move |transaction: &Transaction<'_>| {
-        accounts::update(transaction, id, &delivery)?;
-        accounts::find(transaction, Some(id))?.ok_or(Failure::LoginNeeded)
-    };
-    Ok(axum::Json(app.store.write(work).await?))
+    Ok(axum::Json(app.store.change_account(&visitor.seen, id, &delivery).await?))
 }
 
 /// JSON names one field: the first that is wrong.

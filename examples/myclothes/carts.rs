@@ -6,10 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::{self, Product};
+use crate::catalogue::Product;
 use crate::failure::Failure;
 use crate::sessions;
 
@@ -112,11 +111,11 @@ pub(crate) struct Item {
     pub(crate) product: Product,
 }
 
-/// What is in a basket, at today's prices. What the shop no longer sells is left out.
-pub(crate) fn price(connection: &Connection, basket: &Basket) -> Result<Cart, Failure> {
+/// What is in a basket, at the prices of these products. What the shop no longer sells is left out.
+pub(crate) fn price(products: &[Product], basket: &Basket) -> Cart {
     let mut cart = Cart::default();
     for (&product_id, &quantity) in &basket.lines {
-        let Some(product) = catalogue::find(connection, product_id)? else { continue };
+        let Some(product) = products.iter().find(|product| product.id == product_id) else { continue };
         let line_cents = product.price_cents * quantity;
         cart.total_cents += line_cents;
         cart.items.push(Item {
@@ -125,16 +124,16 @@ pub(crate) fn price(connection: &Connection, basket: &Basket) -> Result<Cart, Fa
             quantity,
             price_cents: product.price_cents,
             line_cents,
-            product,
+            product: product.clone(),
         });
     }
-    Ok(cart)
+    cart
 }
 
 /// Whether a product can be put into a cart at all.
-pub(crate) fn check_product(connection: &Connection, product: i64) -> Result<(), Failure> {
-    let found = catalogue::find(connection, product)?
-        .ok_or_else(|| Failure::invalid("product_id", format!("There is no product {product}.")))?;
+pub(crate) fn check_product(id: i64, product: Option<&Product>) -> Result<(), Failure> {
+    let found =
+        product.ok_or_else(|| Failure::invalid("product_id", format!("There is no product {id}.")))?;
     if found.stock == 0 {
         return Err(Failure::Conflict(format!("{} is sold out.", found.name)));
     }

@@ -3,11 +3,7 @@
 //! It is seeded once from `products.toml`; afterwards the database is the only truth, because checkouts take stock
 //! there. The drawings of the garments are in `templates/garment.html`.
 
-use rusqlite::{Connection, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
-
-use crate::failure::Failure;
-use crate::store::optional;
 
 /// Longest search text in bytes; the rest is ignored.
 const MAX_SEARCH: usize = 100;
@@ -15,7 +11,7 @@ const MAX_SEARCH: usize = 100;
 const MAX_WORDS: usize = 8;
 
 /// Something that is for sale.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Product {
     pub(crate) id: i64,
@@ -31,6 +27,9 @@ pub(crate) struct Product {
     /// Pieces left.
     pub(crate) stock: i64,
     pub(crate) description: String,
+    /// Counts the changes; of two states of a product, the one with more is the newer.
+    #[serde(skip)]
+    pub(crate) version: i64,
 }
 
 impl Product {
@@ -51,27 +50,8 @@ pub(crate) struct Search {
     pub(crate) category: String,
 }
 
-/// Copies `products.toml` into the database.
-pub(crate) fn seed(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-    let mut insert =
-        transaction.prepare("INSERT INTO products VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)")?;
-    for product in data_file() {
-        insert.execute(params![
-            product.id,
-            product.name,
-            product.category,
-            product.colour,
-            product.hex,
-            product.pattern,
-            product.price_cents,
-            product.stock,
-            product.description,
-        ])?;
-    }
-    Ok(())
-}
-
-fn data_file() -> Vec<Product> {
+/// What a new database is filled with: `products.toml`.
+pub(crate) fn data_file() -> Vec<Product> {
     #[derive(Deserialize)]
     struct File {
         product: Vec<Product>,
@@ -81,25 +61,16 @@ fn data_file() -> Vec<Product> {
     file.product
 }
 
-/// The products that match, in the order of their ids.
-pub(crate) fn search(connection: &Connection, search: &Search) -> Result<Vec<Product>, Failure> {
+/// Those of the products that match, in their order.
+pub(crate) fn matching(products: &[Product], search: &Search) -> Vec<Product> {
     let words = words(&search.q);
-    let mut select = connection.prepare_cached(
-        "SELECT id, name, category, colour, hex, pattern, price_cents, stock, description
-         FROM products WHERE ?1 IN ('', category) ORDER BY id",
-    )?;
-    let rows = select.query_map([&search.category], product_from)?;
-    let mut found = Vec::new();
-    for product in rows {
-        let product = product?;
-        let text = [&*product.name, &product.category, &product.colour, &product.description]
-            .join(" ")
-            .to_lowercase();
-        if words.iter().all(|word| text.contains(word)) {
-            found.push(product);
-        }
-    }
-    Ok(found)
+    let of_category = |product: &&Product| search.category.is_empty() || product.category == search.category;
+    let has_words = |product: &&Product| {
+        let text = [&*product.name, &product.category, &product.colour, &product.description].join(" ");
+        let text = text.to_lowercase();
+        words.iter().all(|word| text.contains(word))
+    };
+    products.iter().filter(of_category).filter(has_words).cloned().collect()
 }
 
 /// The words of a search text, in lower case.
@@ -108,35 +79,15 @@ fn words(text: &str) -> Vec<String> {
     text[..end].split_whitespace().take(MAX_WORDS).map(str::to_lowercase).collect()
 }
 
-/// One product, if there is one with this id.
-pub(crate) fn find(connection: &Connection, id: i64) -> Result<Option<Product>, Failure> {
-    let mut select = connection.prepare_cached(
-        "SELECT id, name, category, colour, hex, pattern, price_cents, stock, description
-         FROM products WHERE id = ?1",
-    )?;
-    optional(select.query_row([id], product_from))
-}
-
-/// The categories, in the order of the data file.
-pub(crate) fn categories(connection: &Connection) -> Result<Vec<String>, Failure> {
-    let mut select =
-        connection.prepare_cached("SELECT category FROM products GROUP BY category ORDER BY min(id)")?;
-    let rows = select.query_map([], |row| row.get(0))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-fn product_from(row: &Row<'_>) -> rusqlite::Result<Product> {
-    Ok(Product {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        category: row.get(2)?,
-        colour: row.get(3)?,
-        hex: row.get(4)?,
-        pattern: row.get(5)?,
-        price_cents: row.get(6)?,
-        stock: row.get(7)?,
-        description: row.get(8)?,
-    })
+/// The categories, in the order of the products.
+pub(crate) fn categories(products: &[Product]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for product in products {
+        if !found.contains(&product.category) {
+            found.push(product.category.clone());
+        }
+    }
+    found
 }
 
 #[cfg(test)]

@@ -41,6 +41,8 @@ pub(crate) enum Failure {
     Busy,
     /// 503: the store of carts and logins does not answer, or too late. Never shown as an empty cart.
     CartsAway,
+    /// 503: the database of accounts, orders and the catalogue does not answer, or too late. Never shown as an empty page.
+    DatabaseAway,
     /// 500: the shop's own fault.
     Internal,
 }
@@ -76,6 +78,16 @@ impl Failure {
         Self::CartsAway
     }
 
+    /// The database cannot be asked. Logged once a second at most, as above.
+    pub(crate) fn database_away(reason: impl std::fmt::Display) -> Self {
+        static LOGGED: AtomicI64 = AtomicI64::new(0);
+        let now = crate::sessions::unix_now();
+        if LOGGED.swap(now, Relaxed) != now {
+            eprintln!("myclothes: the database cannot be asked: {reason}");
+        }
+        Self::DatabaseAway
+    }
+
     /// Status of the response.
     pub(crate) fn status(&self) -> StatusCode {
         match self {
@@ -89,7 +101,7 @@ impl Failure {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Busy | Self::CartsAway => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Busy | Self::CartsAway | Self::DatabaseAway => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -110,6 +122,9 @@ impl Failure {
             Self::Busy => "The shop is very busy. Try again in a moment.".into(),
             Self::CartsAway => "Your cart cannot be reached at the moment. What is in it is kept. Try again in a few seconds, and \
                                 look into it before you repeat what you just did."
+                .into(),
+            Self::DatabaseAway => "The shop cannot look that up or write it down at the moment. Nothing is bought twice if you try again \
+                                   in a few seconds."
                 .into(),
             Self::Internal => "Something went wrong in the shop. It has been noted.".into(),
         }

@@ -29,6 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
 use crate::cart_stores::{self, CartStore as _, Carts};
+use crate::databases::{self, SeenCookie};
 use crate::failure::Failure;
 use crate::store::Store;
 use crate::{api, input, pages, parent, sessions};
@@ -69,6 +70,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     #[command(flatten)]
+    database: databases::Options,
+    #[command(flatten)]
     carts: cart_stores::Options,
     /// Seconds between SIGTERM and the closing of the listener, with health checks failing
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
@@ -90,16 +93,16 @@ pub(crate) struct Identity {
 #[derive(Clone)]
 pub(crate) struct App {
     pub(crate) identity: Arc<Identity>,
-    pub(crate) store: Store,
+    pub(crate) store: Arc<Store>,
     pub(crate) carts: Arc<Carts>,
     draining: Arc<AtomicBool>,
 }
 
 /// Serves until asked to stop. An error is one line that says what could not be started.
 pub(crate) async fn run(options: Options) -> Result<(), String> {
-    let Options { name, zone, address, data, carts, drain_delay, supervised } = options;
-    let store = Store::open(&data)
-        .map_err(|error| format!("{name}: the database in {} cannot be used: {error}", data.display()))?;
+    let Options { name, zone, address, data, database, carts, drain_delay, supervised } = options;
+    let store = Store::open(&database, &data, &zone).await.map_err(|error| format!("{name}: {error}"))?;
+    let store = Arc::new(store);
     let carts =
         Carts::open(&carts.place, &data, store.form_secret()).map_err(|error| format!("{name}: {error}"))?;
     let carts = Arc::new(carts);
@@ -157,7 +160,9 @@ async fn healthz(State(app): State<App>) -> (StatusCode, &'static str) {
 
 /// The outermost layer: refuses changes that other sites want, ends what takes too long, gives failures their form, and
 /// signs every answer.
-async fn finish(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn finish(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let seen = SeenCookie::of(request.headers(), app.store.form_secret());
+    request.extensions_mut().insert(seen.seen.clone());
     let for_machines = request.uri().path().starts_with("/api/");
     let mut response = if !input::from_this_site(request.method(), request.headers()) {
         Failure::Forbidden("This request comes from a page of another site.").into_response()
@@ -177,6 +182,7 @@ async fn finish(State(app): State<App>, request: Request, next: Next) -> Respons
         response = told;
     }
     let headers = response.headers_mut();
+    seen.stamp(headers, app.store.form_secret());
     if let Ok(name) = HeaderValue::from_str(&app.identity.instance) {
         headers.insert(SERVED_BY, name);
     }

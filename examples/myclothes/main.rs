@@ -13,7 +13,9 @@
 //!   supervise.rs one process, kept alive                            input.rs    what requests bring, checked
 //!   parent.rs    how a process notices that its parent is gone      failure.rs  what goes wrong, and how it is said
 //! dns.rs         DNS for the instances                            catalogue.rs carts.rs accounts.rs login.rs orders.rs
-//! trouble.rs     why a command does not run                       sessions.rs  the `sid` cookie    store.rs  SQLite
+//! product.rs     changes the catalogue                            sessions.rs  the `sid` cookie
+//! trouble.rs     why a command does not run                       store.rs     what is asked of the database
+//!                                                                 databases/   where accounts, orders and the catalogue live
 //!                                                                 cart_stores/ where carts and logins live
 //! ```
 
@@ -24,6 +26,7 @@ mod cart_stores;
 mod carts;
 mod catalogue;
 mod data;
+mod databases;
 mod dns;
 mod failure;
 mod input;
@@ -33,6 +36,7 @@ mod login;
 mod orders;
 mod pages;
 mod parent;
+mod product;
 mod proxy_config;
 mod sessions;
 mod socket;
@@ -69,6 +73,8 @@ enum Part {
     Asg(asg::command::Arguments),
     /// The case study in three zones that are three networks
     Lab(lab::Arguments),
+    /// Change the catalogue
+    Product(product::Arguments),
     /// DNS for the instances; reads who is alive from standard input, and stops when it ends
     Dns(dns::Options),
     /// The proxy: `selvedge` with these arguments; stops when standard input ends
@@ -88,6 +94,7 @@ fn main() -> ExitCode {
         }
         Some(Part::Asg(arguments)) => block_on(asg::command::run(arguments)),
         Some(Part::Lab(arguments)) => lab::run(arguments),
+        Some(Part::Product(arguments)) => block_on(product::run(arguments)),
         Some(Part::Dns(options)) => block_on(async { dns::run(options).await.map_err(Trouble::new) }),
         Some(Part::Edge { args }) => return edge(args),
     };

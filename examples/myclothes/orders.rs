@@ -5,22 +5,22 @@
 //! gets the order of that first time, and so does one with a basket that was bought before: a form that is sent twice, a request that
 //! a balancer repeats, or a cart that was not emptied because the instance died, buys once.
 
-use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 use serde::Serialize;
 
 use crate::accounts::Delivery;
-use crate::carts;
+use crate::carts::Basket;
+use crate::catalogue::Product;
 use crate::failure::Failure;
 use crate::instance::App;
-use crate::sessions::{self, Session, SetCookies, Visitor};
+use crate::sessions::{Session, SetCookies, Visitor};
 
 /// Longest idempotency key, in bytes.
 pub(crate) const MAX_KEY: usize = 200;
 /// Orders that the account page lists.
-const LISTED: i64 = 20;
+pub(crate) const LISTED: i64 = 20;
 
 /// An order that was placed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Order {
     pub(crate) id: i64,
     pub(crate) name: String,
@@ -34,7 +34,7 @@ pub(crate) struct Order {
 }
 
 /// A line of an order, at the price of that day.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct OrderItem {
     pub(crate) product_id: i64,
     pub(crate) name: String,
@@ -43,157 +43,106 @@ pub(crate) struct OrderItem {
     pub(crate) line_cents: i64,
 }
 
+/// An order that somebody wants to place.
+#[derive(Debug, Clone)]
+pub(crate) struct NewOrder {
+    /// The session's id.
+    pub(crate) session: String,
+    pub(crate) account: Option<i64>,
+    /// What is bought; at most one order is placed for each number of a basket.
+    pub(crate) basket: Basket,
+    /// At most one order is placed for each key of a session.
+    pub(crate) key: Option<String>,
+    /// Where it goes. A failure counts only when an order is placed, not when it was placed before.
+    pub(crate) delivery: Result<Delivery, Failure>,
+    /// What the buyer was told that it costs. If it costs something else by now, it is not placed.
+    pub(crate) total_cents: Option<i64>,
+}
+
+/// What becomes of an order.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    pub(crate) order: Order,
+    /// Whether this call placed it, and no earlier one.
+    pub(crate) now: bool,
+    /// What was bought, with what is left of it.
+    pub(crate) products: Vec<Product>,
+}
+
+/// An order that can be placed.
+#[derive(Debug)]
+pub(crate) struct Bill {
+    pub(crate) delivery: Delivery,
+    pub(crate) items: Vec<OrderItem>,
+    pub(crate) total_cents: i64,
+}
+
+impl NewOrder {
+    /// What is to be paid, at the prices of these products, or why this cannot be bought.
+    pub(crate) fn bill(&self, products: &[Product]) -> Result<Bill, Failure> {
+        let mut items = Vec::new();
+        for (&product_id, &quantity) in &self.basket.lines {
+            let Some(product) = products.iter().find(|product| product.id == product_id) else { continue };
+            if product.stock < quantity {
+                let left = match product.stock {
+                    0 => format!("{} is sold out.", product.name),
+                    stock => format!("Of {}, only {stock} are left.", product.name),
+                };
+                return Err(Failure::Conflict(format!("{left} Change your cart and try again.")));
+            }
+            let (name, price_cents) = (product.name.clone(), product.price_cents);
+            items.push(OrderItem {
+                product_id,
+                name,
+                quantity,
+                price_cents,
+                line_cents: quantity * price_cents,
+            });
+        }
+        if items.is_empty() {
+            return Err(Failure::Conflict("The cart is empty.".into()));
+        }
+        let delivery = self.delivery.clone()?;
+        let total_cents = items.iter().map(|item| item.line_cents).sum();
+        if self.total_cents.is_some_and(|told| told != total_cents) {
+            return Err(Failure::Conflict(
+                "A price has changed. Look at the total again before you buy.".into(),
+            ));
+        }
+        Ok(Bill { delivery, items, total_cents })
+    }
+}
+
+/// What a visitor says with a checkout.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) key: Option<String>,
+    pub(crate) delivery: Result<Delivery, Failure>,
+    pub(crate) total_cents: Option<i64>,
+}
+
 /// Buys what is in the visitor's cart, and empties it. `true` when this call placed the order, `false` when an earlier one did.
 ///
-/// `delivery` is asked for only when an order is placed; it gets the account of who is logged in. An order that was placed
-/// counts, even if the cart cannot be emptied: then the same basket gets the same order again.
-pub(crate) async fn check_out<D>(
+/// An order that was placed counts, even if the cart cannot be emptied: then the same basket gets the same order again.
+pub(crate) async fn check_out(
     app: &App,
     visitor: &Visitor,
-    key: Option<String>,
-    delivery: D,
-) -> Result<(Order, bool, SetCookies), Failure>
-where
-    D: FnOnce(&Transaction<'_>, Option<i64>) -> Result<Delivery, Failure> + Send + 'static,
-{
-    let Some(session) = app.carts.find(visitor).await? else {
+    session: Option<Session>,
+    wish: Wish,
+) -> Result<(Order, bool, SetCookies), Failure> {
+    let Some(Session { id, account, basket, .. }) = session else {
         return Err(Failure::Conflict("The cart is empty.".into()));
     };
-    let ordered = session.basket.clone();
-    let (order, now) = app
-        .store
-        .write(move |transaction| {
-            place(transaction, &session, key.as_deref(), || delivery(transaction, session.account))
-        })
-        .await?;
+    let Wish { key, delivery, total_cents } = wish;
+    let order = NewOrder { session: id, account, basket, key, delivery, total_cents };
+    let Placed { order: placed, now, .. } = app.store.place(&visitor.seen, &order).await?;
     let emptied = app.carts.change(visitor, |session| {
-        session.basket.bought(&ordered, now);
+        session.basket.bought(&order.basket, now);
         Ok(())
     });
     let cookies = match emptied.await {
         Ok((_, cookies)) => cookies,
         Err(_) => visitor.cookies(),
     };
-    Ok((order, now, cookies))
-}
-
-fn place(
-    transaction: &Transaction<'_>,
-    session: &Session,
-    key: Option<&str>,
-    delivery: impl FnOnce() -> Result<Delivery, Failure>,
-) -> Result<(Order, bool), Failure> {
-    if let Some(earlier) = placed_before(transaction, session, key)? {
-        return Ok((earlier, false));
-    }
-    let cart = carts::price(transaction, &session.basket)?;
-    if cart.items.is_empty() {
-        return Err(Failure::Conflict("The cart is empty.".into()));
-    }
-    let delivery = delivery()?;
-    let placed_at = sessions::unix_now();
-    transaction.execute(
-        "INSERT INTO orders
-            (session_id, basket, account_id, idempotency_key, name, address, total_cents, placed_at)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        params![
-            session.id,
-            session.basket.number,
-            session.account,
-            key,
-            delivery.name,
-            delivery.address,
-            cart.total_cents,
-            placed_at
-        ],
-    )?;
-    let id = transaction.last_insert_rowid();
-    for item in &cart.items {
-        let taken = transaction.execute(
-            "UPDATE products SET stock = stock - ?2 WHERE id = ?1 AND stock >= ?2",
-            params![item.product_id, item.quantity],
-        )?;
-        if taken == 0 {
-            let left = match item.product.stock {
-                0 => format!("{} is sold out.", item.name),
-                stock => format!("Of {}, only {stock} are left.", item.name),
-            };
-            return Err(Failure::Conflict(format!("{left} Change your cart and try again.")));
-        }
-        transaction.execute(
-            "INSERT INTO order_items VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![id, item.product_id, item.name, item.price_cents, item.quantity],
-        )?;
-    }
-    let order = find(transaction, session, id)?.ok_or_else(|| Failure::internal("an order vanished"))?;
-    Ok((order, true))
-}
-
-/// An order, if this session or its account placed it.
-pub(crate) fn find(connection: &Connection, session: &Session, id: i64) -> Result<Option<Order>, Failure> {
-    let order = connection
-        .prepare_cached(
-            "SELECT id, name, address, total_cents, placed_at, date(placed_at, 'unixepoch') FROM orders
-             WHERE id = ?1 AND (session_id = ?2 OR account_id = ?3)",
-        )?
-        .query_row(params![id, session.id, session.account], order_from)
-        .optional()?;
-    order.map(|order| with_items(connection, order)).transpose()
-}
-
-/// The newest orders of an account, without their lines.
-pub(crate) fn of_account(connection: &Connection, account: i64) -> Result<Vec<Order>, Failure> {
-    let mut select = connection.prepare_cached(
-        "SELECT id, name, address, total_cents, placed_at, date(placed_at, 'unixepoch') FROM orders
-         WHERE account_id = ?1 ORDER BY id DESC LIMIT ?2",
-    )?;
-    let rows = select.query_map([account, LISTED], order_from)?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// The order that was placed with this key, or of this basket.
-fn placed_before(
-    connection: &Connection,
-    session: &Session,
-    key: Option<&str>,
-) -> Result<Option<Order>, Failure> {
-    let id: Option<i64> = connection
-        .prepare_cached(
-            "SELECT id FROM orders WHERE session_id = ?1 AND (idempotency_key = ?2 OR basket = ?3)
-             ORDER BY idempotency_key IS ?2 DESC LIMIT 1",
-        )?
-        .query_row(params![session.id, key, session.basket.number], |row| row.get(0))
-        .optional()?;
-    id.map(|id| find(connection, session, id)).transpose().map(Option::flatten)
-}
-
-fn with_items(connection: &Connection, mut order: Order) -> Result<Order, Failure> {
-    let mut select = connection.prepare_cached(
-        "SELECT product_id, name, quantity, price_cents FROM order_items
-         WHERE order_id = ?1 ORDER BY product_id",
-    )?;
-    let rows = select.query_map([order.id], |row| {
-        let (quantity, price_cents): (i64, i64) = (row.get(2)?, row.get(3)?);
-        Ok(OrderItem {
-            product_id: row.get(0)?,
-            name: row.get(1)?,
-            quantity,
-            price_cents,
-            line_cents: quantity * price_cents,
-        })
-    })?;
-    order.items = rows.collect::<rusqlite::Result<_>>()?;
-    Ok(order)
-}
-
-fn order_from(row: &Row<'_>) -> rusqlite::Result<Order> {
-    Ok(Order {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        address: row.get(2)?,
-        total_cents: row.get(3)?,
-        placed_at: row.get(4)?,
-        placed_on: row.get(5)?,
-        items: Vec::new(),
-    })
+    Ok((placed, now, cookies))
 }

@@ -14,16 +14,15 @@ use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use rusqlite::Transaction;
 
-use crate::accounts::{self, Account, Delivery, Email, Password};
+use crate::accounts::{Account, Delivery, Email, Password};
 use crate::carts::{self, Basket, Cart};
 use crate::catalogue::{self, Product, Search};
 use crate::failure::{Failure, Invalid};
 use crate::input::{Form, Id};
 use crate::instance::{App, Identity};
 use crate::login;
-use crate::orders::{self, Order};
+use crate::orders::{self, Order, Wish};
 use crate::sessions::{self, Session, Visitor};
 
 /// Addresses of pages, forms and what the pages load.
@@ -86,59 +85,40 @@ impl Problems {
     }
 }
 
-/// Reads what a page needs, frame included, from the visitor's session and one view of the database.
-async fn look<T, W>(app: &App, visitor: &Visitor, work: W) -> Result<(Frame, T), Failure>
-where
-    T: Send + 'static,
-    W: FnOnce(&rusqlite::Connection, Option<&Session>) -> Result<T, Failure> + Send + 'static,
-{
+/// What the frame of a page needs, and the visitor's session.
+async fn look(app: &App, visitor: &Visitor) -> Result<(Frame, Option<Session>), Failure> {
     let session = app.carts.find(visitor).await?;
-    look_with(app, visitor, session, work).await
+    Ok((frame(app, visitor, session.as_ref()).await?, session))
 }
 
 /// The same for what can be looked at without a session: while the store of carts is away, the page says so and shows
 /// the rest.
-async fn look_around<T, W>(app: &App, visitor: &Visitor, work: W) -> Result<(Frame, T), Failure>
-where
-    T: Send + 'static,
-    W: FnOnce(&rusqlite::Connection) -> Result<T, Failure> + Send + 'static,
-{
-    let (session, carts_away) = match app.carts.find(visitor).await {
-        Ok(session) => (session, false),
-        Err(Failure::CartsAway) => (None, true),
-        Err(failure) => return Err(failure),
-    };
-    let (frame, found) = look_with(app, visitor, session, |view, _| work(view)).await?;
-    Ok((Frame { carts_away, ..frame }, found))
+async fn look_around(app: &App, visitor: &Visitor) -> Result<Frame, Failure> {
+    match app.carts.find(visitor).await {
+        Ok(session) => frame(app, visitor, session.as_ref()).await,
+        Err(Failure::CartsAway) => Ok(Frame { carts_away: true, ..frame(app, visitor, None).await? }),
+        Err(failure) => Err(failure),
+    }
 }
 
-async fn look_with<T, W>(
-    app: &App,
-    visitor: &Visitor,
-    session: Option<Session>,
-    work: W,
-) -> Result<(Frame, T), Failure>
-where
-    T: Send + 'static,
-    W: FnOnce(&rusqlite::Connection, Option<&Session>) -> Result<T, Failure> + Send + 'static,
-{
-    let served = Arc::clone(&app.identity);
-    let token = visitor.sid.form_token(app.store.form_secret());
-    app.store
-        .read(move |view| {
-            let session = session.as_ref();
-            let pieces = session.map_or(0, |session| session.basket.pieces());
-            let account = accounts::find(view, session.and_then(|session| session.account))?;
-            let email = account.map(|account| account.email);
-            let frame = Frame { served, search: String::new(), carts_away: false, pieces, email, token };
-            Ok((frame, work(view, session)?))
-        })
-        .await
+async fn frame(app: &App, visitor: &Visitor, session: Option<&Session>) -> Result<Frame, Failure> {
+    let account = app.store.account(&visitor.seen, session.and_then(|session| session.account)).await?;
+    Ok(Frame {
+        served: Arc::clone(&app.identity),
+        search: String::new(),
+        carts_away: false,
+        pieces: session.map_or(0, |session| session.basket.pieces()),
+        email: account.map(|account| account.email),
+        token: visitor.sid.form_token(app.store.form_secret()),
+    })
 }
 
-/// The visitor's cart, as a view of the database prices it.
-fn cart_of(view: &rusqlite::Connection, session: Option<&Session>) -> Result<Cart, Failure> {
-    session.map_or_else(|| Ok(Cart::default()), |session| carts::price(view, &session.basket))
+/// The visitor's cart, at today's prices.
+async fn cart_of(app: &App, visitor: &Visitor, session: Option<&Session>) -> Result<Cart, Failure> {
+    match session {
+        Some(session) => app.store.price(&visitor.seen, &session.basket).await,
+        None => Ok(Cart::default()),
+    }
 }
 
 /// A page, with a cookie for the visitor who has none.
@@ -176,11 +156,10 @@ async fn catalogue_page(
     search: Result<Query<Search>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let Query(search) = search.map_err(|_| Failure::Malformed("The search cannot be read.".into()))?;
-    let Search { q, category } = search.clone();
-    let (mut frame, (categories, products)) = look_around(&app, &visitor, move |view| {
-        Ok((catalogue::categories(view)?, catalogue::search(view, &search)?))
-    })
-    .await?;
+    let mut frame = look_around(&app, &visitor).await?;
+    let all = app.store.products(&visitor.seen).await?;
+    let (categories, products) = (catalogue::categories(&all), catalogue::matching(&all, &search));
+    let Search { q, category } = search;
     frame.search = q.trim().to_owned();
     show(&visitor, StatusCode::OK, &CataloguePage { frame, category, categories, products })
 }
@@ -204,8 +183,8 @@ async fn product_with(
     id: i64,
     problem: Option<&Failure>,
 ) -> Result<Response, Failure> {
-    let (frame, product) =
-        look_around(app, visitor, move |view| catalogue::find(view, id)?.ok_or(Failure::NotFound)).await?;
+    let frame = look_around(app, visitor).await?;
+    let product = app.store.product(&visitor.seen, id).await?.ok_or(Failure::NotFound)?;
     let status = problem.map_or(StatusCode::OK, Failure::status);
     show(visitor, status, &ProductPage { frame, product, problem: problem.map(Failure::message) })
 }
@@ -226,14 +205,16 @@ async fn cart_page(State(app): State<App>, visitor: Visitor) -> Result<Response,
 
 /// The cart, and why it could not be changed.
 async fn cart_with(app: &App, visitor: &Visitor, problem: Option<&Failure>) -> Result<Response, Failure> {
-    let (frame, cart) = look(app, visitor, cart_of).await?;
+    let (frame, session) = look(app, visitor).await?;
+    let cart = cart_of(app, visitor, session.as_ref()).await?;
     let status = problem.map_or(StatusCode::OK, Failure::status);
     show(visitor, status, &CartPage { frame, cart, problem: problem.map(Failure::message) })
 }
 
 async fn add_item(State(app): State<App>, form: Form) -> Result<Response, Failure> {
     let (product, quantity) = (form.number("product_id"), form.number("quantity"));
-    let changed = match app.store.read(move |view| carts::check_product(view, product)).await {
+    let found = app.store.product(&form.visitor.seen, product).await?;
+    let changed = match carts::check_product(product, found.as_ref()) {
         Ok(()) => change_cart(&app, &form, |basket| basket.add(product, quantity)).await,
         Err(refused) => Err(refused),
     };
@@ -288,11 +269,10 @@ struct CheckoutPage {
 }
 
 async fn checkout_page(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
-    let (frame, (cart, account)) = look(&app, &visitor, |view, session| {
-        let account = accounts::find(view, session.and_then(|session| session.account))?;
-        Ok((cart_of(view, session)?, account))
-    })
-    .await?;
+    let (frame, session) = look(&app, &visitor).await?;
+    let cart = cart_of(&app, &visitor, session.as_ref()).await?;
+    let account = session.and_then(|session| session.account);
+    let account = app.store.account(&visitor.seen, account).await?;
     if cart.items.is_empty() {
         return Ok(Redirect::to("/cart").into_response());
     }
@@ -309,11 +289,11 @@ async fn check_out(State(app): State<App>, form: Form) -> Result<Response, Failu
         return Err(Failure::Malformed("The form lacks its key.".into()));
     }
     let delivery = Delivery::parse(&name, &address);
-    let complete = delivery.clone().ok();
-    let given = |_: &Transaction<'_>, _| {
-        complete.ok_or_else(|| Failure::invalid("address", "Write name and address."))
-    };
-    let bought = orders::check_out(&app, &form.visitor, Some(key.clone()), given).await;
+    let complete = delivery.clone().map_err(|_| Failure::invalid("address", "Write name and address."));
+    let session = app.carts.find(&form.visitor).await?;
+    let wish =
+        Wish { key: Some(key.clone()), delivery: complete, total_cents: form.get("total").parse().ok() };
+    let bought = orders::check_out(&app, &form.visitor, session, wish).await;
     let problems = match (bought, delivery) {
         (Ok((order, _, cookies)), _) => {
             return Ok((cookies, Redirect::to(&format!("/orders/{}", order.id))).into_response());
@@ -322,7 +302,8 @@ async fn check_out(State(app): State<App>, form: Form) -> Result<Response, Failu
         (Err(Failure::Conflict(message)), _) => Problems(vec![Invalid { field: "", message }]),
         (Err(failure), _) => return Err(failure),
     };
-    let (frame, cart) = look(&app, &form.visitor, cart_of).await?;
+    let (frame, session) = look(&app, &form.visitor).await?;
+    let cart = cart_of(&app, &form.visitor, session.as_ref()).await?;
     let status = problems.status();
     show(&form.visitor, status, &CheckoutPage { frame, cart, key, name, address, problems })
 }
@@ -335,11 +316,10 @@ struct OrderPage {
 }
 
 async fn order_page(State(app): State<App>, visitor: Visitor, Id(id): Id) -> Result<Response, Failure> {
-    let (frame, order) = look(&app, &visitor, move |view, session| {
-        let session = session.ok_or(Failure::NotFound)?;
-        orders::find(view, session, id)?.ok_or(Failure::NotFound)
-    })
-    .await?;
+    let (frame, session) = look(&app, &visitor).await?;
+    let session = session.ok_or(Failure::NotFound)?;
+    let order = app.store.order(&visitor.seen, id, &session.id, session.account).await?;
+    let order = order.ok_or(Failure::NotFound)?;
     show(&visitor, StatusCode::OK, &OrderPage { frame, order })
 }
 
@@ -379,7 +359,7 @@ async fn change_account(State(app): State<App>, form: Form) -> Result<Response, 
     let (name, address) = (form.get("name").to_owned(), form.get("address").to_owned());
     let wrong = match Delivery::parse(&name, &address) {
         Ok(delivery) => {
-            app.store.write(move |transaction| accounts::update(transaction, account.id, &delivery)).await?;
+            app.store.change_account(&form.visitor.seen, account.id, &delivery).await?;
             return Ok(Redirect::to("/account?saved").into_response());
         }
         Err(wrong) => Problems(wrong),
@@ -391,12 +371,11 @@ async fn change_account(State(app): State<App>, form: Form) -> Result<Response, 
 }
 
 async fn own_account(app: &App, visitor: &Visitor) -> Result<Option<(Frame, Account, Vec<Order>)>, Failure> {
-    let (frame, found) = look(app, visitor, |view, session| {
-        let account = accounts::find(view, session.and_then(|session| session.account))?;
-        account.map(|account| Ok((orders::of_account(view, account.id)?, account))).transpose()
-    })
-    .await?;
-    Ok(found.map(|(orders, account)| (frame, account, orders)))
+    let (frame, session) = look(app, visitor).await?;
+    let account = session.and_then(|session| session.account);
+    let Some(account) = app.store.account(&visitor.seen, account).await? else { return Ok(None) };
+    let orders = app.store.orders_of(&visitor.seen, account.id).await?;
+    Ok(Some((frame, account, orders)))
 }
 
 #[derive(Template)]
@@ -408,7 +387,7 @@ struct SignupPage {
 }
 
 async fn signup_page(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
-    let (frame, ()) = look(&app, &visitor, |_, _| Ok(())).await?;
+    let (frame, _) = look(&app, &visitor).await?;
     if frame.email.is_some() {
         return Ok(Redirect::to("/account").into_response());
     }
@@ -429,7 +408,7 @@ async fn sign_up(State(app): State<App>, form: Form) -> Result<Response, Failure
         }
         (email, password) => Problems(email.err().into_iter().chain(password.err()).collect()),
     };
-    let (frame, ()) = look(&app, visitor, |_, _| Ok(())).await?;
+    let (frame, _) = look(&app, visitor).await?;
     let status = problems.status();
     show(visitor, status, &SignupPage { frame, email: form.get("email").to_owned(), problems })
 }
@@ -443,7 +422,7 @@ struct LoginPage {
 }
 
 async fn login_page(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
-    let (frame, ()) = look(&app, &visitor, |_, _| Ok(())).await?;
+    let (frame, _) = look(&app, &visitor).await?;
     if frame.email.is_some() {
         return Ok(Redirect::to("/account").into_response());
     }
@@ -462,7 +441,7 @@ async fn log_in(State(app): State<App>, form: Form) -> Result<Response, Failure>
         Err(wrong) => wrong,
     };
     let problems = Problems(vec![problem]);
-    let (frame, ()) = look(&app, visitor, |_, _| Ok(())).await?;
+    let (frame, _) = look(&app, visitor).await?;
     let status = problems.status();
     show(visitor, status, &LoginPage { frame, email: form.get("email").to_owned(), problems })
 }
@@ -487,7 +466,7 @@ pub(crate) fn failure(served: &Arc<Identity>, failure: &Failure) -> Response {
     let title = match failure {
         Failure::NotFound => "Not found",
         Failure::Internal => "That is our fault",
-        Failure::Busy | Failure::CartsAway => "One moment",
+        Failure::Busy | Failure::CartsAway | Failure::DatabaseAway => "One moment",
         _ => "That did not work",
     };
     let served = Arc::clone(served);

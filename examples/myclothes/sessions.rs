@@ -20,6 +20,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use crate::carts::Basket;
+use crate::databases::Seen;
 
 /// Name of the cookie.
 const COOKIE_NAME: &str = "sid";
@@ -66,7 +67,7 @@ impl Sid {
 }
 
 /// The values of the cookies with this name.
-fn cookies<'a>(headers: &'a HeaderMap, wanted: &'a str) -> impl Iterator<Item = &'a str> {
+pub(crate) fn cookies<'a>(headers: &'a HeaderMap, wanted: &'a str) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(COOKIE)
         .iter()
@@ -86,6 +87,8 @@ pub(crate) struct Visitor {
     pub(crate) known: bool,
     /// The session itself, sealed, where the visitor keeps it ([`crate::cart_stores::cookie`]). Not checked yet.
     pub(crate) sealed: Option<String>,
+    /// What the visitor has written to the database, and must find there.
+    pub(crate) seen: Seen,
     /// Whether the client's connection is encrypted, as the balancer says.
     secure: bool,
 }
@@ -106,7 +109,7 @@ impl Visitor {
 
     /// This visitor with a new sid, for which nothing is stored.
     pub(crate) fn renewed(&self) -> Self {
-        Self { sid: Sid::fresh(), known: false, sealed: None, secure: self.secure }
+        Self { sid: Sid::fresh(), known: false, sealed: None, seen: self.seen.clone(), secure: self.secure }
     }
 
     fn cookie_with(&self, name: &str, value: &str) -> String {
@@ -121,7 +124,7 @@ impl Visitor {
 impl Visitor {
     /// Somebody who was never here.
     pub(crate) fn new() -> Self {
-        Self { sid: Sid::fresh(), known: false, sealed: None, secure: true }
+        Self { sid: Sid::fresh(), known: false, sealed: None, seen: Seen::default(), secure: true }
     }
 
     /// The same, with another sealed session.
@@ -152,7 +155,9 @@ impl<S: Sync> FromRequestParts<S> for Visitor {
         let sid = Sid::in_cookies(&parts.headers);
         let sealed = cookies(&parts.headers, SEALED_NAME).find(|value| !value.is_empty()).map(str::to_owned);
         let secure = parts.headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "https");
-        Ok(Self { known: sid.is_some(), sid: sid.unwrap_or_else(Sid::fresh), sealed, secure })
+        // Put there by whoever has checked its cookie.
+        let seen = parts.extensions.get::<Seen>().cloned().unwrap_or_default();
+        Ok(Self { known: sid.is_some(), sid: sid.unwrap_or_else(Sid::fresh), sealed, seen, secure })
     }
 }
 

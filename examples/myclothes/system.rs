@@ -18,6 +18,7 @@ use crate::asg::fleet::{Alive, Fleet, Site};
 use crate::asg::{self, command};
 use crate::cart_stores::{self, Carts};
 use crate::data::Data;
+use crate::databases;
 use crate::dns::{Member, write_members};
 use crate::proxy_config;
 use crate::socket;
@@ -47,6 +48,8 @@ pub(crate) struct Options {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:5353")]
     dns: SocketAddr,
     #[command(flatten)]
+    database: databases::Options,
+    #[command(flatten)]
     carts: cart_stores::Options,
     #[command(flatten)]
     group: asg::Sizes,
@@ -68,9 +71,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
     };
     let config = proxy_config::load(&config_file)?;
     check_addresses(&options, &config)?;
-    let store = Store::open(&data.folder).map_err(|error| {
-        Trouble::new(format!("the database in {} cannot be used: {error}", data.folder.display()))
-    })?;
+    let store = Store::open(&options.database, &data.folder, "").await.map_err(Trouble::new)?;
     Carts::open(&options.carts.place, &data.folder, store.form_secret()).map_err(Trouble::new)?;
 
     let plan = Plan { program: own_program()?, config_file, config };
@@ -142,11 +143,12 @@ impl Plan {
 
     fn site(&self, options: &Options, data: &Path) -> Site {
         let (program, data, port) = (self.program.clone(), data.to_owned(), options.port);
-        let carts = options.carts.place.to_string();
+        let mut more = options.database.args();
+        more.extend(["--carts".into(), options.carts.place.to_string().into()]);
         Site {
             zones: ZONES.map(str::to_owned).into(),
             member: Box::new(move |zone, number| member(zone, number, port)),
-            part: Box::new(move |member| instance(&program, member, &data, &carts)),
+            part: Box::new(move |member| instance(&program, member, &data, &more)),
         }
     }
 
@@ -217,11 +219,11 @@ fn member(zone: usize, number: u8, port: u16) -> Member {
     Member { name: format!("{name}-{number}"), zone: name.to_owned(), address }
 }
 
-fn instance(program: &Path, member: &Member, data: &Path, carts: &str) -> Part {
+fn instance(program: &Path, member: &Member, data: &Path, more: &[OsString]) -> Part {
     let address = member.address.to_string();
     let mut args: Vec<OsString> = vec!["instance".into(), "--supervised".into()];
     args.extend(["--name", &member.name, "--zone", &member.zone, "--address", &address].map(OsString::from));
-    args.extend(["--carts", carts].map(OsString::from));
+    args.extend_from_slice(more);
     args.extend(["--data".into(), data.into()]);
     Part {
         name: member.name.clone(),

@@ -86,7 +86,7 @@ async fn a_page_says_when_a_browser_cannot_keep_more_and_the_cart_stays() {
     let shop = rusqlite::Connection::open(data.path().join("shop.db")).unwrap();
     shop.busy_timeout(std::time::Duration::from_secs(10)).unwrap();
     for id in 1000..1500 {
-        shop.execute("INSERT INTO products SELECT ?1, name, category, colour, hex, pattern, price_cents, stock, description FROM products WHERE id = 1", [id])
+        shop.execute("INSERT INTO products SELECT ?1, name, category, colour, hex, pattern, price_cents, stock, description, version FROM products WHERE id = 1", [id])
             .unwrap();
     }
     let mut visitor = instance.browser();

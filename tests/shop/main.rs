@@ -11,6 +11,7 @@ mod carts;
     reason = "a module of several test binaries, each of which uses its own part"
 )]
 mod chromium;
+mod databases;
 mod documents;
 mod group;
 mod instance;
