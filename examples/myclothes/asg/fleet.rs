@@ -4,7 +4,6 @@
 //! task of its own, which tells of its life and takes orders.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,10 +15,11 @@ use super::Sizes;
 use super::balancer::{self, Node, Report};
 use super::command::{InstanceView, Status, Wish};
 use super::group::{Action, Group, Phase, Slot};
+use super::life::{Event, Order, live};
 use super::tracking::{Policy, Tracker};
 use crate::dns::Member;
 use crate::socket;
-use crate::supervise::{Part, Running, ending, pause, say};
+use crate::supervise::{Part, ending, pause, say};
 
 /// Lines that `asg status` shows of what happened lately.
 const REMEMBERED: usize = 30;
@@ -119,28 +119,6 @@ impl Started {
         let task = tokio::spawn(self.keeper.keep(self.events, reports, asked, stopped));
         Fleet { stop, task, wishes }
     }
-}
-
-/// What a process tells.
-enum Event {
-    /// It is ready; its process id.
-    Ready(u32),
-    /// It did not get ready.
-    Failed(String),
-    /// It ended without being asked.
-    Ended(ExitStatus),
-    /// It ended as it was asked to.
-    Gone,
-}
-
-/// What a process is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Order {
-    /// Fail the checks, finish what is in flight, end.
-    Leave,
-    /// End without a word to the balancers.
-    Stop,
-    Kill,
 }
 
 struct Keeper {
@@ -388,45 +366,4 @@ fn word(phase: Phase) -> &'static str {
         Phase::Killed => "killed",
         Phase::Ending => "ending",
     }
-}
-
-/// The life of one process.
-async fn live(
-    part: Part,
-    slot: Slot,
-    events: mpsc::Sender<(Slot, Event)>,
-    mut orders: mpsc::Receiver<Order>,
-) {
-    let started = tokio::select! {
-        started = part.start() => started,
-        // Whatever the order: it serves nobody yet, and dies with what is dropped here.
-        _ = orders.recv() => {
-            let _ = events.send((slot, Event::Gone)).await;
-            return;
-        }
-    };
-    let mut running: Running = match started {
-        Ok(running) => running,
-        Err(reason) => {
-            let _ = events.send((slot, Event::Failed(reason))).await;
-            return;
-        }
-    };
-    // Nobody listens to these any more when the whole system has stopped.
-    let _ = events.send((slot, Event::Ready(running.pid))).await;
-    let event = tokio::select! {
-        status = running.wait() => match status {
-            Ok(status) => Event::Ended(status),
-            Err(_) => Event::Gone,
-        },
-        order = orders.recv() => {
-            match order {
-                Some(Order::Leave) => running.leave().await,
-                Some(Order::Kill) => running.kill().await,
-                Some(Order::Stop) | None => running.stop().await,
-            }
-            Event::Gone
-        }
-    };
-    let _ = events.send((slot, event)).await;
 }

@@ -3,7 +3,8 @@
 //! ```text
 //! group.rs      who starts, who leaves, who is killed (pure)      fleet.rs     the loop: processes, DNS, the balancers' word
 //! placement.rs  how many in which zone (pure)                     balancer.rs  what the nodes of Selvedge say
-//! tracking.rs   how many the load needs (pure)                    command.rs   `myclothes asg …`, and its answers
+//! tracking.rs   how many the load needs (pure)                    life.rs      one process
+//!                                                                 command.rs   `myclothes asg …`, and its answers
 //! ```
 //!
 //! It does not talk to the instances. Whether one is well is for the balancers to say, whether one lives is what its process tells.
@@ -12,6 +13,7 @@ pub(crate) mod balancer;
 pub(crate) mod command;
 pub(crate) mod fleet;
 mod group;
+mod life;
 mod placement;
 mod tracking;
 
