@@ -23,13 +23,12 @@ PATH=$PATH:/usr/sbin
 command -v knotd >/dev/null || missing+=(knot)
 command -v named >/dev/null || missing+=(bind9)
 command -v dig >/dev/null || missing+=(bind9-dnsutils)
-# A browser, for its WebSocket and for the dashboard: Debian's smallest.
 # The lab in three networks.
 command -v ip >/dev/null || missing+=(iproute2)
 command -v nft >/dev/null || missing+=(nftables)
 command -v redis-sentinel >/dev/null || missing+=(redis-server redis-sentinel redis-tools)
 compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
-# A browser, for its WebSocket: Debian's smallest.
+# A browser, for its WebSocket and for the dashboard: Debian's smallest.
 command -v chromium-headless-shell chromium google-chrome >/dev/null || missing+=(chromium-headless-shell)
 # Other proxies, whose configurations the documents show beside ours.
 command -v haproxy >/dev/null || missing+=(haproxy)

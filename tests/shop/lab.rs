@@ -45,7 +45,13 @@ async fn the_lab_comes_up_lets_through_what_its_groups_allow_fails_over_and_leav
     let named = in_client("dig +short @10.77.3.10 myclothes.test").await;
     assert_eq!(named.lines().count(), 3, "{named}");
 
-    let primary = up.lines().find(|line| line.starts_with("az-a-postgres")).unwrap();
+    let cost = succeed(&["chaos", "--disaster", "instance-killed", "--shoppers", "20"]).await;
+    println!("{cost}");
+    assert!(cost.contains("(0 GET)") && cost.contains("carts lost: 0 of "), "{cost}");
+    assert!(cost.contains("orders lost 0, doubled 0, of "), "{cost}");
+
+    let status = succeed(&["status"]).await;
+    let primary = status.lines().find(|line| line.starts_with("az-a-postgres")).unwrap();
     let pid = primary.split_whitespace().last().unwrap().parse().unwrap();
     crate::processes::send_signal(pid, rustix::process::Signal::STOP);
     until_within(LONG, "another primary is found", async || {

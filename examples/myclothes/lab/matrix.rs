@@ -9,14 +9,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use hickory_server::proto::op::{Message, Query};
-use hickory_server::proto::rr::{Name, RecordType};
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::nodes::DOMAIN;
+use super::names::lookup;
 use super::plan::{DNS, Group, Machine, is_allowed, machines, probed_ports};
 use crate::trouble::Trouble;
 
@@ -194,22 +192,11 @@ pub(crate) async fn probe() -> Result<(), Trouble> {
 async fn ask(probe: Probe) -> Outcome {
     let outcome = match probe.udp {
         false => timeout(DEADLINE, TcpStream::connect(probe.to)).await.map(|tried| tried.map(drop)),
-        true => timeout(DEADLINE, ask_dns(probe.to)).await,
+        true => timeout(DEADLINE, lookup(probe.to)).await.map(|tried| tried.map(drop)),
     };
     match outcome {
         Ok(Ok(())) => Outcome::Open,
         Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Outcome::Refused,
         _ => Outcome::Silent,
     }
-}
-
-/// Any answer will do.
-async fn ask_dns(server: SocketAddr) -> std::io::Result<()> {
-    let mut question = Message::query();
-    let name = Name::from_ascii(DOMAIN).map_err(std::io::Error::other)?;
-    question.add_query(Query::query(name, RecordType::A));
-    let socket = UdpSocket::bind("0.0.0.0:0").await?;
-    socket.connect(server).await?;
-    socket.send(&question.to_vec().map_err(std::io::Error::other)?).await?;
-    socket.recv(&mut [0; 1500]).await.map(drop)
 }

@@ -4,16 +4,20 @@
 //! plan.rs     machines, groups, who may ask whom (pure)         run.rs       the lab's process: order of start, faults, fail-over
 //! groups.rs   security groups as nftables' rules (pure)         process.rs   a process on a machine
 //! network.rs  namespaces and links, made and removed            nodes.rs redis.rs postgres.rs   what runs there
-//! link.rs     the distance between zones                        matrix.rs    who reaches whom, probed
-//! folder.rs packages.rs   what is needed of the system
+//! link.rs     the distance between zones                        step.rs      the steps of the architecture
+//! matrix.rs   who reaches whom, probed                          chaos.rs     a disaster under shoppers, measured
+//! folder.rs packages.rs   what is needed of the system          disaster.rs shoppers.rs names.rs table.rs   its parts
 //! ```
 //!
 //! `up` makes the network and starts [`run`] in it, in the background. `down` removes whatever is there of it, also after a crash.
 
+mod chaos;
+mod disaster;
 mod folder;
 mod groups;
 mod link;
 mod matrix;
+mod names;
 mod network;
 mod nodes;
 mod packages;
@@ -22,6 +26,9 @@ mod postgres;
 mod process;
 mod redis;
 mod run;
+mod shoppers;
+mod step;
+mod table;
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
@@ -29,18 +36,17 @@ use std::process::{Command as Process, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use run::{Status, Wish};
+use run::{Wish, ask};
+use step::Step;
 
 use crate::asg::command as group;
+use crate::parent;
 use crate::trouble::Trouble;
-use crate::{parent, socket};
 
 /// From the start of the lab's process to all being in service.
 const UP: Duration = Duration::from_secs(60);
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-/// What to do when there is no lab.
-const WHOSE: &str = "is a lab up? `myclothes lab up` starts one";
 
 /// Options of `myclothes lab`.
 #[derive(Debug, Clone, clap::Args)]
@@ -53,13 +59,19 @@ pub(crate) struct Arguments {
 #[derive(Debug, Clone, clap::Subcommand)]
 enum Command {
     /// Make the network, and start everything in it
-    Up,
+    Up {
+        /// The step of the architecture
+        #[arg(long, default_value = "cookie")]
+        step: Step,
+    },
     /// Stop everything, and remove all of it
     Down,
     /// Show what runs where
     Status,
     /// Probe from every machine what it reaches of every other, and compare with the security groups; exit with 1 if they differ
     Matrix,
+    /// Let a disaster happen under shoppers who check every answer, and say what it cost
+    Chaos(chaos::Options),
     /// The lab's own process
     #[command(hide = true)]
     Run(run::Options),
@@ -69,15 +81,18 @@ enum Command {
     /// Probe from this machine; what to probe comes on standard input
     #[command(hide = true)]
     Probe,
+    /// Shoppers
+    #[command(hide = true)]
+    Shop(shoppers::Crowd),
 }
 
 /// Runs a command of the lab.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Trouble> {
     match arguments.command {
-        Command::Up => {
+        Command::Up { step } => {
             packages::check()?;
             let start = Instant::now();
-            up()?;
+            up(step)?;
             println!("The lab is up after {:.1} s.", start.elapsed().as_secs_f64());
             crate::block_on(status())
         }
@@ -91,20 +106,25 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Trouble> {
         }
         Command::Status => crate::block_on(status()),
         Command::Matrix => matrix::run(),
+        Command::Chaos(options) => {
+            packages::check()?;
+            chaos::run(&options)
+        }
         Command::Run(options) => crate::block_on(run::run(options)),
         Command::Link => {
             let (sender, orders) = mpsc::channel();
             std::thread::spawn(move || parent::each_line(|line| sender.send(line).is_ok()));
             link::run(&orders).map_err(Trouble::new)
         }
+        Command::Shop(crowd) => crate::block_on(shoppers::run(crowd)),
         Command::Probe => crate::block_on(matrix::probe()),
     }
 }
 
 /// Makes and starts everything; what was made is removed again when something fails.
-fn up() -> Result<(), Trouble> {
+fn up(step: Step) -> Result<(), Trouble> {
     folder::make()?;
-    let made = network::make(folder::path()).and_then(|()| start());
+    let made = network::make(folder::path()).and_then(|()| start(step));
     if made.is_err() {
         // The first trouble is the one to be told.
         let _ = down();
@@ -112,7 +132,7 @@ fn up() -> Result<(), Trouble> {
     made
 }
 
-fn start() -> Result<(), Trouble> {
+fn start(step: Step) -> Result<(), Trouble> {
     let trouble =
         |error: std::io::Error| Trouble::new(format!("the lab's process cannot be started: {error}"));
     let log_file = folder::path().join("log");
@@ -121,7 +141,7 @@ fn start() -> Result<(), Trouble> {
     let mut child = Process::new("ip")
         .args(["netns", "exec", plan::CONTROL])
         .arg(program)
-        .args(["lab", "run"])
+        .args(["lab", "run", "--step", step.word()])
         .args(["--min-per-zone", "1", "--max-per-zone", "3", "--drain", "5", "--unhealthy-after", "10"])
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(trouble)?)
@@ -157,7 +177,7 @@ fn down() -> Result<bool, Trouble> {
     let there = !network::existing().is_empty() || folder::path().exists();
     if there {
         // Whatever does not stop by itself is killed below.
-        let _ = crate::block_on(socket::ask::<_, Status>(&run::socket_path(), WHOSE, &Wish::Stop));
+        let _ = crate::block_on(ask(&Wish::Stop));
         network::remove()?;
         folder::remove()?;
     }
@@ -165,7 +185,7 @@ fn down() -> Result<bool, Trouble> {
 }
 
 async fn status() -> Result<(), Trouble> {
-    let status: Status = socket::ask(&run::socket_path(), WHOSE, &Wish::Status).await?;
+    let status = ask(&Wish::Status).await?;
     let group = group::ask(folder::path(), &group::Wish::Status).await?;
     println!("{:<20}{:<18}{:<14}process", "", "address", "group");
     for machine in plan::machines() {

@@ -19,7 +19,7 @@ use crate::trouble::Trouble;
 pub(crate) const DOMAIN: &str = "myclothes.test";
 
 /// The nodes' processes, and how to ask them.
-pub(crate) fn parts() -> Result<(Vec<Part>, Vec<Node>), Trouble> {
+pub(crate) fn parts(sticky: bool) -> Result<(Vec<Part>, Vec<Node>), Trouble> {
     let root = User::root();
     let shared = folder::of("nodes", &root)?;
     folder::write(&shared.join("session.keys"), &format!("{}\n", keys::fresh_line()), &root)?;
@@ -36,7 +36,7 @@ pub(crate) fn parts() -> Result<(Vec<Part>, Vec<Node>), Trouble> {
     for zone in 0..ZONES.len() {
         let machine = edge(zone);
         let file = shared.join(format!("{}.toml", machine.name));
-        folder::write(&file, &config(&machine, zone), &root)?;
+        folder::write(&file, &config(&machine, zone, sticky), &root)?;
         nodes.extend(Node::of(&load(&file)?));
         let args = ["edge", "run", "--config"].map(Into::into).into_iter().chain([file.into()]);
         parts.push(own(&machine, &machine.name, args.collect(), Ready::Accepts(machine.at(HTTP)))?);
@@ -48,9 +48,10 @@ fn load(file: &PathBuf) -> Result<Config, Trouble> {
     proxy_config::load(Path::new(file))
 }
 
-fn config(machine: &Machine, zone: usize) -> String {
+fn config(machine: &Machine, zone: usize, sticky: bool) -> String {
     let (name, resolver) = (ZONES[zone], router(zone).at(DNS));
     let [http, https, dns, admin] = [HTTP, HTTPS, DNS, ADMIN].map(|port| machine.at(port));
+    let stickiness = if sticky { "lb_cookie" } else { "off" };
     let mut text = format!(
         r#"zone = "{name}"
 workers = 1
@@ -69,15 +70,15 @@ certificates = [{{ cert = "shop.crt", key = "shop.key" }}]
 pool = "shop"
 
 [pool.shop.stickiness]
-mode = "lb_cookie"
+mode = "{stickiness}"
 
 [pool.shop.health]
 path = "/healthz"
-interval = "1s"
-timeout = "700ms"
+interval = "1500ms"
+timeout = "1500ms"
 
 [pool.shop.timeouts]
-first_byte = "5s"
+first_byte = "3s"
 
 [pool.shop.drain]
 deadline = "5s"
@@ -105,8 +106,8 @@ domain = "{DOMAIN}"
 ttl = "2s"
 
 [dns.health]
-interval = "1s"
-timeout = "700ms"
+interval = "1500ms"
+timeout = "1500ms"
 healthy = 1
 "#
     );

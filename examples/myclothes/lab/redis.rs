@@ -4,7 +4,7 @@
 //! is gone after two seconds, and two of them decide. A primary that has lost all replicas takes no more writes, so that what it
 //! says yes to is not lost when the others have gone on without it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::folder::{self, User};
 use super::plan::{Machine, REDIS, SENTINEL, ZONES, redis};
@@ -13,7 +13,7 @@ use crate::supervise::{Part, Ready};
 use crate::trouble::Trouble;
 
 /// The name that Sentinels know the primary by.
-pub(crate) const PRIMARY: &str = "shop";
+const PRIMARY: &str = "shop";
 
 /// The servers, and the Sentinels, which need them.
 pub(crate) fn parts() -> Result<(Vec<Part>, Vec<Part>), Trouble> {
@@ -34,6 +34,11 @@ pub(crate) fn parts() -> Result<(Vec<Part>, Vec<Part>), Trouble> {
         sentinels.push(other(machine, &name, &user, command, ready));
     }
     Ok((servers, sentinels))
+}
+
+/// The socket of the server on this machine.
+pub(crate) fn socket(machine: &str) -> PathBuf {
+    folder::path().join(machine).join("redis.sock")
 }
 
 fn server(machine: &Machine, primary: &Machine, folder: &Path) -> String {

@@ -17,6 +17,7 @@ use super::link::Fault;
 use super::plan::{self, DNS, PLACES, SHOP, ZONES, postgres, router};
 use super::postgres::{Postgres, watch_primary};
 use super::process::{Processes, own};
+use super::step::Step;
 use super::{nodes, redis};
 use crate::asg::fleet::{Alive, Fleet, Site};
 use crate::asg::{self, command};
@@ -28,6 +29,9 @@ use crate::trouble::Trouble;
 /// Options of `myclothes lab run`, which `lab up` gives.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Options {
+    /// The step of the architecture
+    #[arg(long)]
+    step: Step,
     #[command(flatten)]
     group: asg::Sizes,
 }
@@ -56,6 +60,7 @@ pub(crate) enum Wish {
 /// The lab as it is.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Status {
+    pub(crate) step: Step,
     /// Process ids by name, 0 for those that are not there.
     pub(crate) processes: BTreeMap<String, u32>,
     pub(crate) faults: Vec<Fault>,
@@ -69,7 +74,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
     if options.group.most() >= PLACES {
         return Err(Trouble::new(format!("a zone has room for {} instances at most", PLACES - 1)));
     }
-    let mut lab = Lab::new();
+    let mut lab = Lab::new(options.step);
     let (wishes, mut asked) = mpsc::channel::<Asked<Wish, Status>>(4);
     let (gone_sender, mut gone) = mpsc::channel(1);
     let fleet = tokio::select! {
@@ -112,7 +117,13 @@ pub(crate) fn socket_path() -> std::path::PathBuf {
     folder::path().join("lab.sock")
 }
 
+/// Asks the lab that is up.
+pub(crate) async fn ask(wish: &Wish) -> Result<Status, Trouble> {
+    socket::ask(&socket_path(), "is a lab up? `myclothes lab up` starts one", wish).await
+}
+
 struct Lab {
+    step: Step,
     processes: Processes,
     faults: watch::Sender<String>,
     zones: Vec<Fault>,
@@ -120,10 +131,10 @@ struct Lab {
 }
 
 impl Lab {
-    fn new() -> Self {
+    fn new(step: Step) -> Self {
         let zones = vec![Fault::default(); ZONES.len()];
         let faults = watch::Sender::new(serde_json::json!(zones).to_string());
-        Self { processes: Processes::default(), faults, zones, postgres: None }
+        Self { step, processes: Processes::default(), faults, zones, postgres: None }
     }
 
     /// The order: the links; data; names; instances; nodes.
@@ -148,8 +159,8 @@ impl Lab {
             resolvers.push(part);
         }
         self.processes.start(resolvers).await?;
-        let started = Fleet::start(&options.group, Self::site()?, alive).await.map_err(Trouble::new)?;
-        let (parts, nodes) = nodes::parts()?;
+        let started = Fleet::start(&options.group, self.site()?, alive).await.map_err(Trouble::new)?;
+        let (parts, nodes) = nodes::parts(self.step.is_sticky())?;
         self.processes.start(parts).await?;
         Ok(started.run(nodes))
     }
@@ -175,10 +186,11 @@ impl Lab {
         Ok(())
     }
 
-    fn site() -> Result<Site, Trouble> {
+    fn site(&self) -> Result<Site, Trouble> {
         let root = folder::User::root();
         let data = folder::of("shop", &root)?;
-        let args: Vec<OsString> = vec!["--data".into(), data.into()];
+        let mut args: Vec<OsString> = vec!["--data".into(), data.into()];
+        args.extend(self.step.instance_args());
         let program = std::env::current_exe().map_err(|error| Trouble::new(error.to_string()))?;
         Ok(Site {
             zones: ZONES.map(str::to_owned).into(),
@@ -234,6 +246,7 @@ impl Lab {
 
     fn status(&self) -> Status {
         Status {
+            step: self.step,
             processes: self.processes.pids(),
             faults: self.zones.clone(),
             postgres_primary: self.postgres.as_ref().map(|(_, primary)| *primary.borrow()),
