@@ -141,3 +141,29 @@ async fn a_place_that_does_not_exist_is_refused_with_those_that_do() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("write memory, cookie"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_away_is_told_and_the_catalogue_can_still_be_looked_at() {
+    let data = tempfile::tempdir().unwrap();
+    // Nothing listens there.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let place = format!("redis://{free}");
+    let instance = Instance::start_with(data.path(), 1, &["--carts", &place]).await;
+    let mut visitor = instance.browser();
+    assert_eq!(visitor.get("/").await.status, StatusCode::OK);
+    assert!(visitor.cookies.contains_key("sid"), "from now on there may be a cart");
+    for path in ["/cart", "/checkout", "/account", "/api/cart", "/api/account"] {
+        let answer = visitor.get(path).await;
+        let told = (answer.status, answer.header("retry-after"));
+        assert_eq!(told, (StatusCode::SERVICE_UNAVAILABLE, "2"), "{path}: {answer:?}");
+        assert!(answer.text().contains("Your cart cannot be reached"), "{path}: {}", answer.text());
+    }
+    for path in ["/", "/product/13", "/api/products", "/healthz"] {
+        assert_eq!(visitor.get(path).await.status, StatusCode::OK, "{path}");
+    }
+    let page = visitor.get("/").await;
+    assert!(page.text().contains("Carts cannot be reached at the moment"), "{}", page.text());
+    assert!(!page.text().contains("class=\"count\""), "how much is in the cart is not known");
+    let added = visitor.post("/api/cart/items", json!({ "product_id": 1, "quantity": 1 })).await;
+    assert_eq!(added.status, StatusCode::SERVICE_UNAVAILABLE);
+}

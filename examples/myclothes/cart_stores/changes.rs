@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::cookie::Cookie;
 use super::memory::Memory;
+use super::redis::Redis;
 use super::sqlite::Sqlite;
 use super::{CartStore, Held, Place, Version, Written};
 use crate::failure::Failure;
@@ -27,6 +28,7 @@ pub(crate) enum Carts {
     Memory(Memory),
     Cookie(Cookie),
     Sqlite(Sqlite),
+    Redis(Box<Redis>),
 }
 
 impl Carts {
@@ -35,6 +37,7 @@ impl Carts {
         Ok(match place {
             Place::Memory => Self::Memory(Memory::default()),
             Place::Cookie => Self::Cookie(Cookie::new(secret).map_err(|failure| failure.message())?),
+            Place::Redis(address) => Self::Redis(Box::new(Redis::new(address))),
             Place::Sqlite => Self::Sqlite(Sqlite::open(data).map_err(|error| {
                 format!("the carts in {} cannot be used: {error}", data.join("carts.db").display())
             })?),
@@ -65,6 +68,7 @@ impl Carts {
                 Ok(Written::ByVisitor(sealed)) => {
                     return Ok((new.session, visitor.cookies_with(Some(&sealed))));
                 }
+                Ok(Written::Unconfirmed) => return Err(Failure::CartsAway),
                 Ok(Written::Changed) => None,
                 Err(away @ Failure::CartsAway) => Some(away),
                 Err(failure) => return Err(failure),
@@ -99,12 +103,15 @@ impl Carts {
             let cookies = match self.save(&renewed, copied, &new).await? {
                 Written::Kept => renewed.cookies(),
                 Written::ByVisitor(sealed) => renewed.cookies_with(Some(&sealed)),
+                Written::Unconfirmed => return Err(Failure::CartsAway),
                 Written::Changed => return Err(Failure::Busy),
             };
             copied = Some(new.version);
             let Some(old) = old else { return Ok(cookies) };
-            if self.remove(visitor, old.version).await? != Written::Changed {
-                return Ok(cookies);
+            match self.remove(visitor, old.version).await? {
+                Written::Kept | Written::ByVisitor(_) => return Ok(cookies),
+                Written::Unconfirmed => return Err(Failure::CartsAway),
+                Written::Changed => {}
             }
             if started.elapsed() > DEADLINE {
                 return Err(Failure::Busy);
@@ -119,6 +126,7 @@ impl Carts {
             match self.remove(visitor, old.version).await? {
                 Written::Kept => break,
                 Written::ByVisitor(nothing) => return Ok(visitor.renewed().cookies_with(Some(&nothing))),
+                Written::Unconfirmed => return Err(Failure::CartsAway),
                 Written::Changed if started.elapsed() > DEADLINE => return Err(Failure::Busy),
                 Written::Changed => {}
             }
@@ -139,6 +147,7 @@ impl CartStore for Carts {
             Self::Memory(store) => store.load(visitor).await,
             Self::Cookie(store) => store.load(visitor).await,
             Self::Sqlite(store) => store.load(visitor).await,
+            Self::Redis(store) => store.load(visitor).await,
         }
     }
 
@@ -147,6 +156,7 @@ impl CartStore for Carts {
             Self::Memory(store) => store.save(of, expected, new).await,
             Self::Cookie(store) => store.save(of, expected, new).await,
             Self::Sqlite(store) => store.save(of, expected, new).await,
+            Self::Redis(store) => store.save(of, expected, new).await,
         }
     }
 
@@ -155,6 +165,7 @@ impl CartStore for Carts {
             Self::Memory(store) => store.remove(visitor, expected).await,
             Self::Cookie(store) => store.remove(visitor, expected).await,
             Self::Sqlite(store) => store.remove(visitor, expected).await,
+            Self::Redis(store) => store.remove(visitor, expected).await,
         }
     }
 
@@ -163,6 +174,7 @@ impl CartStore for Carts {
             Self::Memory(store) => store.forget_old(now).await,
             Self::Cookie(store) => store.forget_old(now).await,
             Self::Sqlite(store) => store.forget_old(now).await,
+            Self::Redis(store) => store.forget_old(now).await,
         }
     }
 }

@@ -11,6 +11,11 @@ use crate::carts::Basket;
 use crate::failure::Failure;
 use crate::sessions::{self, LIFETIME, Session, Visitor};
 
+#[path = "../../../tests/support/redis.rs"]
+mod redis_servers;
+
+use redis_servers::{Server, Watched};
+
 const SECRET: &[u8] = b"what the instances share";
 
 /// How far a store reaches.
@@ -256,4 +261,132 @@ async fn a_cart_that_no_browser_would_keep_is_refused_and_stays_as_it_was() {
     });
     let ana = ana.after(&removed.await.unwrap().1);
     assert_eq!(lines(&carts, &ana).await.len(), before.len() - 1);
+}
+
+fn redis(place: &str) -> [Arc<Carts>; 2] {
+    let place: Place = place.parse().unwrap();
+    [(); 2].map(|()| open(&place, Path::new("/nowhere")))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carts_in_redis_conform_and_are_never_shown_empty_while_it_is_away() {
+    let mut server = Server::start("requirepass p@ss\n");
+    let [here, there] = redis(&format!("redis://:p%40ss@{}/2", server.address()));
+    conforms(Arc::clone(&here), there, Promise::All).await;
+
+    let ana = add(&here, &Visitor::new(), 13, 2).await.unwrap();
+    // One that hangs, then one that is gone.
+    let pid = rustix::process::Pid::from_raw(server.pid().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    assert!(matches!(here.find(&ana).await, Err(Failure::CartsAway)));
+    assert!(matches!(add(&here, &ana, 1, 1).await, Err(Failure::CartsAway)));
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(lines(&here, &ana).await, [(13, 2)]);
+    server.kill();
+    assert!(matches!(here.find(&ana).await, Err(Failure::CartsAway)));
+    assert!(matches!(add(&here, &ana, 1, 1).await, Err(Failure::CartsAway)));
+    assert!(matches!(here.log_out(&ana).await, Err(Failure::CartsAway)));
+    let [stranger, _] = redis(&format!("redis://{}", Server::start("requirepass other\n").address()));
+    assert!(matches!(stranger.find(&ana).await, Err(Failure::CartsAway)), "no password was given");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_redis_has_closed_costs_no_request() {
+    let server = Server::start("");
+    let [here, _] = redis(&format!("redis://{}", server.address()));
+    let mut ana = add(&here, &Visitor::new(), 1, 1).await.unwrap();
+    for pieces in 2..=4 {
+        server.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).unwrap();
+        ana = add(&here, &ana, 1, 1).await.unwrap();
+        server.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).unwrap();
+        assert_eq!(lines(&here, &ana).await, [(1, pieces)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carts_in_redis_outlive_its_primary_where_sentinels_watch() {
+    let mut watched = Watched::start();
+    let [here, there] = redis(&watched.place());
+    conforms(Arc::clone(&here), Arc::clone(&there), Promise::All).await;
+
+    // Every cart that was said to be kept is there after the fail-over, and none has more in it than was asked for.
+    let mut visitors = Vec::new();
+    for _ in 0..20 {
+        visitors.push((add(&here, &Visitor::new(), 13, 1).await.unwrap(), 1..=1));
+    }
+    watched.servers[0].kill();
+    let (mut moved, started) = (0, std::time::Instant::now());
+    while moved < visitors.len() {
+        assert!(started.elapsed() < std::time::Duration::from_secs(90), "no primary was promoted");
+        moved = 0;
+        for (visitor, pieces) in &mut visitors {
+            let (carts, (low, high)) =
+                (if moved % 2 == 0 { &here } else { &there }, (*pieces.start(), *pieces.end()));
+            *pieces = match add(carts, visitor, 13, 1).await {
+                Ok(_) => {
+                    moved += 1;
+                    low + 1..=high + 1
+                }
+                Err(Failure::CartsAway) => low..=high + 1,
+                Err(failure) => panic!("{failure:?}"),
+            };
+        }
+    }
+    for (visitor, pieces) in &visitors {
+        let [(13, found)] = lines(&there, visitor).await[..] else { panic!("a cart is lost") };
+        assert!(pieces.contains(&found), "{found} of {pieces:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_that_no_replica_has_is_not_said_to_be_kept() {
+    let server = Server::start("");
+    let [unsafe_one, _] = redis(&format!("redis://{}", server.address()));
+    let [safe, _] = redis(&format!("redis://{}?replicas=1", server.address()));
+    let ana = add(&unsafe_one, &Visitor::new(), 1, 1).await.unwrap();
+    assert!(matches!(add(&safe, &ana, 1, 1).await, Err(Failure::CartsAway)));
+    let replica = Server::start(&format!("replicaof 127.0.0.1 {}\n", server.port));
+    replica.ask_until(&["INFO", "replication"], "master_link_status:up");
+    add(&safe, &ana, 2, 1).await.unwrap();
+    // A replica asked by mistake takes nothing.
+    let [wrong, _] = redis(&format!("redis://{}", replica.address()));
+    assert!(matches!(add(&wrong, &ana, 1, 1).await, Err(Failure::CartsAway)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carts_in_a_redis_cluster_conform_and_only_those_of_a_dead_server_are_away() {
+    let servers = [(); 3].map(|()| Server::start("cluster-enabled yes\ncluster-node-timeout 5000\n"));
+    for (server, slots) in servers.iter().zip([("0", "5460"), ("5461", "10922"), ("10923", "16383")]) {
+        server.ask(&["CLUSTER", "ADDSLOTSRANGE", slots.0, slots.1]).unwrap();
+    }
+    for other in &servers[1..] {
+        servers[0].ask(&["CLUSTER", "MEET", "127.0.0.1", &other.port.to_string()]).unwrap();
+    }
+    for server in &servers {
+        server.ask_until(&["CLUSTER", "INFO"], "cluster_state:ok");
+        server.ask_until(&["CLUSTER", "INFO"], "cluster_known_nodes:3");
+    }
+    let seeds: Vec<_> = servers.iter().map(Server::address).collect();
+    let [here, there] = redis(&format!("redis+cluster://{}?replicas=0", seeds.join(",")));
+    conforms(Arc::clone(&here), Arc::clone(&there), Promise::All).await;
+    let mut visitors = Vec::new();
+    for _ in 0..30 {
+        visitors.push(add(&here, &Visitor::new(), 13, 2).await.unwrap());
+    }
+    for visitor in &visitors {
+        assert_eq!(lines(&there, visitor).await, [(13, 2)]);
+    }
+    // One of three is gone: its carts cannot be reached, those of the others can.
+    let [first, second, mut third] = servers;
+    third.kill();
+    let mut away = 0;
+    for visitor in &visitors {
+        match here.find(visitor).await {
+            Ok(found) => assert_eq!(found.unwrap().basket.pieces(), 2),
+            Err(Failure::CartsAway) => away += 1,
+            Err(failure) => panic!("{failure:?}"),
+        }
+    }
+    assert!(away > 0, "nobody had a cart there");
+    drop((first, second));
 }

@@ -4,6 +4,7 @@
 //! place.rs    what --carts may say              memory.rs   in the instance: gone with it
 //! changes.rs  one change at a time counts       cookie.rs   with the visitor, sealed
 //!                                               sqlite.rs   a file that all instances open
+//!                                               redis/      one server, Sentinels, or a cluster
 //! ```
 //!
 //! Every store does the same three things with one key: [`load`](CartStore::load), and [`save`](CartStore::save) and
@@ -17,6 +18,7 @@ mod conformance;
 mod cookie;
 mod memory;
 mod place;
+mod redis;
 mod sqlite;
 
 pub(crate) use changes::Carts;
@@ -29,7 +31,8 @@ use crate::sessions::{Session, Visitor};
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub(crate) struct Options {
-    /// Where carts and logins live: memory, cookie or sqlite
+    /// Where carts and logins live: memory, cookie, sqlite, redis://HOST:PORT, redis+sentinel://HOST:PORT,…/NAME or
+    /// redis+cluster://HOST:PORT,…
     #[arg(long = "carts", value_name = "WHERE", default_value = "sqlite")]
     pub(crate) place: Place,
 }
@@ -52,6 +55,8 @@ pub(crate) enum Written {
     Kept,
     /// It is kept if the visitor gets this as a cookie.
     ByVisitor(String),
+    /// It was written, but not as safely as it has to be: it may be lost with the server that has it.
+    Unconfirmed,
     /// Nothing was written: somebody else has written since.
     Changed,
 }

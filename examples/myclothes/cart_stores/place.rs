@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::redis::address::Address;
+
 /// Where carts and logins live.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
@@ -12,6 +14,8 @@ pub(crate) enum Place {
     Cookie,
     /// `sqlite`
     Sqlite,
+    /// `redis://…`, `redis+sentinel://…`, `redis+cluster://…`
+    Redis(Address),
 }
 
 impl FromStr for Place {
@@ -22,7 +26,13 @@ impl FromStr for Place {
             "memory" => Ok(Self::Memory),
             "cookie" => Ok(Self::Cookie),
             "sqlite" => Ok(Self::Sqlite),
-            _ => Err("write memory, cookie or sqlite".to_owned()),
+            _ => match Address::parse(text) {
+                Some(address) => address.map(Self::Redis),
+                None => {
+                    Err("write memory, cookie, sqlite, redis://…, redis+sentinel://… or redis+cluster://…"
+                        .to_owned())
+                }
+            },
         }
     }
 }
@@ -30,10 +40,11 @@ impl FromStr for Place {
 /// As it is written on a command line.
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Memory => "memory",
-            Self::Cookie => "cookie",
-            Self::Sqlite => "sqlite",
-        })
+        match self {
+            Self::Memory => f.write_str("memory"),
+            Self::Cookie => f.write_str("cookie"),
+            Self::Sqlite => f.write_str("sqlite"),
+            Self::Redis(address) => address.fmt(f),
+        }
     }
 }
