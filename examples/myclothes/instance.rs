@@ -27,17 +27,20 @@ use serde::Serialize;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 
 use crate::cart_stores::{self, CartStore as _, Carts};
 use crate::databases::{self, SeenCookie};
 use crate::failure::Failure;
 use crate::store::Store;
-use crate::{api, input, pages, parent, sessions};
+use crate::{api, input, pages, parent, sessions, trust};
 
 /// Largest request body in bytes; more is answered with 413.
 pub(crate) const MAX_BODY: usize = 64 * 1024;
 /// From a request's head to its answer, body included; then 408.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+/// For a TLS handshake.
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 /// Between two requests of a connection, and for the head of one.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// Bytes of a request's head; more is answered with 431.
@@ -73,6 +76,8 @@ pub(crate) struct Options {
     database: databases::Options,
     #[command(flatten)]
     carts: cart_stores::Options,
+    #[command(flatten)]
+    trust: trust::Options,
     /// Seconds between SIGTERM and the closing of the listener, with health checks failing
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
     drain_delay: u32,
@@ -100,12 +105,13 @@ pub(crate) struct App {
 
 /// Serves until asked to stop. An error is one line that says what could not be started.
 pub(crate) async fn run(options: Options) -> Result<(), String> {
-    let Options { name, zone, address, data, database, carts, drain_delay, supervised } = options;
+    let Options { name, zone, address, data, database, carts, trust, drain_delay, supervised } = options;
     let store = Store::open(&database, &data, &zone).await.map_err(|error| format!("{name}: {error}"))?;
     let store = Arc::new(store);
     let carts =
         Carts::open(&carts.place, &data, store.form_secret()).map_err(|error| format!("{name}: {error}"))?;
     let carts = Arc::new(carts);
+    let acceptor = trust.acceptor().map_err(|error| format!("{name}: {error}"))?;
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| format!("{name}: cannot listen on {address}: {error}"))?;
@@ -132,7 +138,7 @@ pub(crate) async fn run(options: Options) -> Result<(), String> {
             () = &mut parent_gone => {}
         }
     };
-    serve(listener, router(app), stop).await;
+    serve(listener, acceptor, router(app), stop).await;
     housekeeping.abort();
     Ok(())
 }
@@ -194,7 +200,12 @@ async fn finish(State(app): State<App>, mut request: Request, next: Next) -> Res
 }
 
 /// Accepts until `stop`, then finishes what is in flight.
-async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) {
+async fn serve(
+    listener: TcpListener,
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    stop: impl Future<Output = ()>,
+) {
     let service = TowerToHyperService::new(router);
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE).max_buf_size(MAX_HEAD);
@@ -207,11 +218,19 @@ async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output =
             () = &mut stop => break,
         };
         let Some((stream, slot)) = accepted else { continue };
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
-        let connection = graceful.watch(connection);
+        let (http, service, watcher) = (http.clone(), service.clone(), graceful.watcher());
+        let acceptor = acceptor.clone();
         tokio::spawn(async move {
             // An error here is a client that went away or sent nonsense; it has its answer or wants none.
-            let _ = connection.await;
+            let _ = match acceptor {
+                None => watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await,
+                Some(acceptor) => {
+                    // Whoever is no balancer ends here.
+                    let shaken = tokio::time::timeout(HANDSHAKE_DEADLINE, acceptor.accept(stream)).await;
+                    let Ok(Ok(stream)) = shaken else { return };
+                    watcher.watch(http.serve_connection(TokioIo::new(stream), service)).await
+                }
+            };
             drop(slot);
         });
     }

@@ -12,6 +12,7 @@
 //!   socket.rs    how `myclothes asg` and `myclothes lab` ask what runs
 //!   supervise.rs one process, kept alive                            input.rs    what requests bring, checked
 //!   parent.rs    how a process notices that its parent is gone      failure.rs  what goes wrong, and how it is said
+//! trust.rs       certificates, where instances answer only balancers
 //! dns.rs         DNS for the instances                            catalogue.rs carts.rs accounts.rs login.rs orders.rs
 //! product.rs     changes the catalogue                            sessions.rs  the `sid` cookie
 //! trouble.rs     why a command does not run                       store.rs     what is asked of the database
@@ -44,6 +45,7 @@ mod store;
 mod supervise;
 mod system;
 mod trouble;
+mod trust;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

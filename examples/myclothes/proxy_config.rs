@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use selvedge::config::{Config, Overrides, keys};
 
 use crate::trouble::Trouble;
+use crate::trust::{self, Certificates};
 
 /// The file as it was when this program was built.
 const BUILT_IN: &str = include_str!("../../config/myclothes.toml");
@@ -21,13 +22,12 @@ pub(crate) fn load(file: &Path) -> Result<Config, Trouble> {
 }
 
 /// Writes `config/myclothes.toml` into the data folder, with this system's addresses and session keys; `dns` answers for the
-/// instances, which leave within `drain` seconds.
+/// instances, which leave within `drain` seconds; with `certificates`, the proxy and they show each other theirs.
 pub(crate) fn write(
     data: &Path,
-    listen: SocketAddr,
-    admin: SocketAddr,
-    dns: SocketAddr,
+    (listen, admin, dns): (SocketAddr, SocketAddr, SocketAddr),
     drain: u32,
+    certificates: Option<&Certificates>,
 ) -> Result<PathBuf, Trouble> {
     let keys_file = data.join("session.keys");
     if !keys_file.exists() {
@@ -36,13 +36,22 @@ pub(crate) fn write(
     let mut config: toml::Table = BUILT_IN
         .parse()
         .map_err(|error| Trouble::new(format!("config/myclothes.toml, as built in, is wrong: {error}")))?;
-    let entries: [(&[&str], toml::Value); 5] = [
+    let mut entries: Vec<(&[&str], toml::Value)> = vec![
         (&["listener", "0", "address"], listen.to_string().into()),
         (&["admin", "address"], admin.to_string().into()),
         (&["session_keys", "file"], keys_file.to_string_lossy().into_owned().into()),
         (&["resolver", "nameservers"], vec![dns.to_string()].into()),
         (&["pool", "shop", "drain", "deadline"], format!("{drain}s").into()),
     ];
+    if let Some(Certificates { instance_ca, balancer: [cert, key], .. }) = certificates {
+        let file = |path: &Path| path.to_string_lossy().into_owned().into();
+        entries.extend([
+            (&["pool", "shop", "tls", "ca"][..], file(instance_ca)),
+            (&["pool", "shop", "tls", "server_name"], trust::INSTANCES.into()),
+            (&["pool", "shop", "tls", "cert"], file(cert)),
+            (&["pool", "shop", "tls", "key"], file(key)),
+        ]);
+    }
     for (path, value) in entries {
         set(&mut config, path, value)
             .ok_or_else(|| Trouble::new(format!("config/myclothes.toml lacks {}", path.join("."))))?;

@@ -25,6 +25,7 @@ use crate::socket;
 use crate::store::Store;
 use crate::supervise::{Event, Kept, Part, Ready, ending, keep, say};
 use crate::trouble::Trouble;
+use crate::trust::Certificates;
 
 /// Availability zones; the third number of the addresses of the first is 1, of the second 2, and so on.
 const ZONES: [&str; 3] = ["az-a", "az-b", "az-c"];
@@ -51,6 +52,9 @@ pub(crate) struct Options {
     database: databases::Options,
     #[command(flatten)]
     carts: cart_stores::Options,
+    /// Instances speak TLS, and only with the proxy: both show certificates, which are made in the data folder
+    #[arg(long, conflicts_with = "config")]
+    verify_balancer: bool,
     #[command(flatten)]
     group: asg::Sizes,
     /// Port on which every instance listens, each on an address of its own (127.0.ZONE.NUMBER)
@@ -62,11 +66,16 @@ pub(crate) struct Options {
 pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
     let mut signals = Signals::new()?;
     let data = Data::prepare(options.data.as_deref())?;
+    let certificates = match options.verify_balancer {
+        true => Some(Certificates::prepare(&data.folder).map_err(Trouble::new)?),
+        false => None,
+    };
     let config_file = match &options.config {
         Some(file) => file.clone(),
         None => {
             let drain = options.group.drain;
-            proxy_config::write(&data.folder, options.listen, options.admin, options.dns, drain)?
+            let addresses = (options.listen, options.admin, options.dns);
+            proxy_config::write(&data.folder, addresses, drain, certificates.as_ref())?
         }
     };
     let config = proxy_config::load(&config_file)?;
@@ -74,7 +83,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
     let store = Store::open(&options.database, &data.folder, "").await.map_err(Trouble::new)?;
     Carts::open(&options.carts.place, &data.folder, store.form_secret()).map_err(Trouble::new)?;
 
-    let plan = Plan { program: own_program()?, config_file, config };
+    let plan = Plan { program: own_program()?, config_file, config, certificates };
     let system = tokio::select! {
         system = plan.start(&options, &data.folder) => system?,
         () = signals.any() => return Ok(()),
@@ -94,6 +103,7 @@ struct Plan {
     program: PathBuf,
     config_file: PathBuf,
     config: Config,
+    certificates: Option<Certificates>,
 }
 
 /// What runs.
@@ -145,6 +155,7 @@ impl Plan {
         let (program, data, port) = (self.program.clone(), data.to_owned(), options.port);
         let mut more = options.database.args();
         more.extend(["--carts".into(), options.carts.place.to_string().into()]);
+        more.extend(self.certificates.iter().flat_map(Certificates::instance_options));
         Site {
             zones: ZONES.map(str::to_owned).into(),
             member: Box::new(move |zone, number| member(zone, number, port)),

@@ -22,3 +22,4 @@ mod readme;
 mod scaling;
 mod shoppers;
 mod survival;
+mod trust;
