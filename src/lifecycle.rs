@@ -11,4 +11,6 @@ pub enum Phase {
     Leaving,
     /// Listeners are closed; what is in flight finishes.
     Stopping,
+    /// The same, and another process has the sockets: it serves whoever comes.
+    Succeeded,
 }

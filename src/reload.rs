@@ -69,7 +69,8 @@ impl Reloader {
                     let _ = reply.send(result);
                 }
                 _ = look.tick() => {
-                    if self.files.have_settled_on_something_new() && self.control.running().config.watch {
+                    let serves = self.control.phase() == Phase::Serving;
+                    if serves && self.files.have_settled_on_something_new() && self.control.running().config.watch {
                         drop(self.reload(Trigger::File).await);
                     }
                 }
@@ -123,6 +124,10 @@ impl Reloader {
     async fn swap(&mut self) -> Result<Report, Refused> {
         if self.control.phase() != Phase::Serving {
             return Err(Refused::NotNow("the node is stopping".to_owned()));
+        }
+        if self.control.upgrades.under_way().is_some() {
+            let why = "an upgrade is under way, and reads the configuration anew";
+            return Err(Refused::NotNow(why.to_owned()));
         }
         let running = self.control.running();
         self.files.remember();

@@ -1,9 +1,9 @@
 //! The only wiring of both planes: everything is built from the configuration here, started in order, stopped in order.
 //!
 //! Start: bind every socket, so that nothing is half started; then publish the pools; then the workers; then the rest of the
-//! control plane, on this thread. SIGHUP reloads (see `reload`). Stop (SIGTERM, SIGINT): `/readyz` fails; after
-//! `shutdown.delay` the listeners close and idle connections with them; what is in flight finishes within
-//! `shutdown.deadline`. A second signal ends the process at once.
+//! control plane, on this thread. SIGHUP reloads (see `reload`), SIGUSR2 upgrades (see `handover`). Stop (SIGTERM, SIGINT): `/readyz` fails; after
+//! `shutdown.delay` the listeners close, and clients are asked to leave one after the other; what is in flight finishes
+//! within `shutdown.deadline`. A second signal ends the process at once.
 
 use std::io;
 use std::rc::Rc;
@@ -16,13 +16,22 @@ use tokio::sync::watch;
 use tokio::task::LocalSet;
 
 use crate::config::{AdminAddress, Config};
-use crate::control::{self, AdminListener, Control, DnsListener};
+use crate::control::{self, AdminListener, Control, DnsListener, SocketFile};
+use crate::handover::passed::Passed;
+use crate::handover::predecessor::{Leftovers, Predecessor};
+use crate::handover::successor::{Others, Program, REPORT, Successor, Upgrader};
 use crate::lifecycle::Phase;
 use crate::pool::Pools;
 use crate::proxy::{BindError, BoundListener, Workers, explain};
 use crate::reload::Reloader;
 use crate::systemd::{Notify, Turning};
 use crate::telemetry::access_log;
+
+/// Longest wait for the workers to take up their work in the place of another process.
+const TAKING: Duration = Duration::from_secs(10);
+
+/// For the answers of the admin API that are under way when the process ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// Between two looks at whether there is something to tell systemd, at most.
 const TELLING: Duration = Duration::from_secs(5);
@@ -39,6 +48,9 @@ pub enum ServerError {
     /// An address for DNS cannot be had.
     #[error(transparent)]
     Dns(#[from] control::dns_answers::BindError),
+    /// Systemd passes sockets that nobody wants.
+    #[error("{0}")]
+    Passed(String),
     /// The system gives no thread, no timer or no signal.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -47,59 +59,124 @@ pub enum ServerError {
     Worker,
 }
 
-/// Serves until a signal asks for the end.
-pub fn run(config: &Arc<Config>) -> Result<(), ServerError> {
+/// Serves until a signal asks for the end, or another process has taken the place of this one. With a `predecessor` it takes
+/// the place of that one first.
+pub fn run(config: &Arc<Config>, mut predecessor: Option<Predecessor>) -> Result<(), ServerError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut listeners = Vec::new();
-    for listener in &config.listeners {
-        listeners.push(BoundListener::bind(listener, config.workers, &[])?);
+    let result = runtime.block_on(serve(config, &mut predecessor));
+    if let (Err(error), Some(predecessor)) = (&result, &mut predecessor) {
+        predecessor.fail(false, vec![error.to_string()]);
     }
-    runtime.block_on(async {
-        let admin = config.admin.as_ref().map(|admin| AdminListener::bind(&admin.address)).transpose()?;
-        let dns = config.dns.as_ref().map(DnsListener::bind).transpose()?;
-        let hangup = signal(SignalKind::hangup())?;
-        let mut signals = Signals::listen()?;
-        let moved = signal(SignalKind::user_defined1())?;
-        let pools = Arc::new(Pools::new(config.workers));
-        let (phase, watching) = watch::channel(Phase::Starting);
-        let started = Instant::now();
-        let node = control::Node { pools: pools.clone(), phase: watching.clone(), started, explain };
-        let places = listeners.iter().map(|bound| (bound.config.name.clone(), bound.address)).collect();
-        announce(&listeners, admin.as_ref(), dns.as_ref());
-        let mut control = Control::new(node, config.clone(), places);
-        let mut answering = None;
-        if let Some(dns) = dns {
-            let (thread, answers) = dns.start(watching.clone())?;
-            (control, answering) = (control.answering(answers), Some(thread));
-        }
-        let control = Rc::new(control);
-        let log = config.access_log.as_ref().map(|log| access_log::Log::start(log, config.workers, &pools));
-        let mut log = log.transpose()?;
-        let lanes = log.as_mut().map(access_log::Log::take_lanes).unwrap_or_default();
-        let shared = control.shared_pools();
-        let workers = Rc::new(Workers::start(config, &shared, &pools, listeners, &watching, lanes)?);
-        let threads = Threads { workers: &workers, answering };
-        let notify = Rc::new(Notify::from_env());
-        phase.send_replace(Phase::Serving);
-        notify.ready(&status(&control));
-        let reloader = Reloader::new(control.clone(), workers.clone(), notify.clone());
-        let all = async {
-            tokio::select! {
-                result = serve_until_stopped(&control, &phase, &threads, &mut signals, &notify) => result,
-                () = keep_telling(&control, &workers, &notify) => unreachable!("there is always more to tell"),
-                () = reloader.run(hangup) => unreachable!("reloads have no end"),
-                () = keep_log(log.as_ref(), &pools, moved) => unreachable!("a log is kept to the end"),
-                () = control::run(control.clone(), admin) => {
-                    unreachable!("the control plane runs until it is dropped")
-                }
+    result
+}
+
+async fn serve(config: &Arc<Config>, predecessor: &mut Option<Predecessor>) -> Result<(), ServerError> {
+    let program = Program::this()?;
+    let passed = match predecessor {
+        Some(predecessor) => predecessor.take_sockets(),
+        None => Passed::by_systemd(config).map_err(ServerError::Passed)?,
+    };
+    let Sockets { listeners, admin, dns } = Sockets::of(config, passed)?;
+    let (hangup, replace) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined2())?);
+    let moved = signal(SignalKind::user_defined1())?;
+    let mut signals = Signals::listen()?;
+    let (others, file) = shared(config, admin.as_ref(), dns.as_ref())?;
+    let pools = Arc::new(Pools::new(config.workers));
+    let (phase, watching) = watch::channel(Phase::Starting);
+    let log = config.access_log.as_ref().map(|log| access_log::Log::start(log, config.workers, &pools));
+    let mut log = log.transpose()?;
+    let lanes = log.as_mut().map(access_log::Log::take_lanes).unwrap_or_default();
+    let workers = Rc::new(Workers::start(config, &pools, &watching, lanes)?);
+    // Nothing that can be wrong is left. What the process before knows is the newest here.
+    let inheritance = predecessor.as_mut().map(Predecessor::take).transpose()?;
+    let started = Instant::now();
+    let node = control::Node { pools: pools.clone(), phase: watching.clone(), started, explain };
+    let places = listeners.iter().map(|bound| (bound.config.name.clone(), bound.address)).collect();
+    announce(&listeners, admin.as_ref(), dns.as_ref());
+    let mut control = Control::new(node, config.clone(), places, inheritance.as_ref());
+    let mut answering = None;
+    if let Some(dns) = dns {
+        let (thread, answers) = dns.start(watching)?;
+        (control, answering) = (control.answering(answers), Some(thread));
+    }
+    let control = Rc::new(control);
+    let taking = workers.open(config, &control.shared_pools(), listeners)?;
+    if predecessor.is_some() && !taking.wait(TAKING).await {
+        return Err(ServerError::System(io::Error::other("the workers do not take up their work")));
+    }
+    let threads = Threads { workers: &workers, answering };
+    let notify = Rc::new(Notify::from_env());
+    phase.send_replace(Phase::Serving);
+    let leftovers = predecessor.take().map(|predecessor| predecessor.relieve(&control)).transpose()?;
+    notify.ready(&status(&control));
+    let reloader = Reloader::new(control.clone(), workers.clone(), notify.clone());
+    let upgrader = Upgrader { control: control.clone(), workers: workers.clone(), program, others };
+    let all = async {
+        let stop = Stop { control: &control, phase: &phase, threads: &threads, notify: &notify };
+        tokio::select! {
+            result = stop.when_asked(&mut signals, upgrader.run(replace), file.as_ref()) => result,
+            () = keep_telling(&control, &workers, &notify) => unreachable!("there is always more to tell"),
+            () = follow(leftovers, &control) => unreachable!("it waits after its end"),
+            () = reloader.run(hangup) => unreachable!("reloads have no end"),
+            () = keep_log(log.as_ref(), &pools, moved) => unreachable!("a log is kept to the end"),
+            () = control::run(control.clone(), admin) => {
+                unreachable!("the control plane runs until it is dropped")
             }
-        };
-        let result = LocalSet::new().run_until(all).await;
-        if let Some(log) = &log {
-            log.finish().await;
         }
-        result
-    })
+    };
+    let result = LocalSet::new().run_until(all).await;
+    if let Some(log) = &log {
+        log.finish().await;
+    }
+    result
+}
+
+/// Everything that is listened to, bound by this process or by whoever started it.
+struct Sockets {
+    listeners: Vec<BoundListener>,
+    admin: Option<AdminListener>,
+    dns: Option<DnsListener>,
+}
+
+impl Sockets {
+    fn of(config: &Config, mut passed: Passed) -> Result<Self, ServerError> {
+        let mut listeners = Vec::new();
+        for listener in &config.listeners {
+            let sockets = passed.listener(listener);
+            listeners.push(match sockets.is_empty() {
+                true => BoundListener::bind(listener, config.workers, &[])?,
+                false => BoundListener::adopt(listener, sockets)?,
+            });
+        }
+        let admin = config.admin.as_ref().map(|admin| match passed.admin(&admin.address) {
+            Some(socket) => AdminListener::adopt(&admin.address, socket).map_err(ServerError::System),
+            None => AdminListener::bind(&admin.address).map_err(ServerError::Admin),
+        });
+        let dns = config.dns.as_ref().map(|dns| match passed.dns(dns) {
+            Some(sockets) => DnsListener::adopt(dns, sockets).map_err(ServerError::System),
+            None => DnsListener::bind(dns).map_err(ServerError::Dns),
+        });
+        Ok(Self { listeners, admin: admin.transpose()?, dns: dns.transpose()? })
+    }
+}
+
+/// What is handed over beside the workers' sockets, and the file of the admin API's.
+fn shared(
+    config: &Config,
+    admin: Option<&AdminListener>,
+    dns: Option<&DnsListener>,
+) -> io::Result<(Others, Option<SocketFile>)> {
+    let address = config.admin.as_ref().map(|admin| admin.address.to_string());
+    let (socket, file) = admin.map(AdminListener::share).transpose()?.unzip();
+    let dns = dns.map(DnsListener::share).transpose()?.unwrap_or_default();
+    Ok((Others { admin: address.zip(socket), dns }, file.flatten()))
+}
+
+async fn follow(leftovers: Option<Leftovers>, control: &Control) {
+    if let Some(leftovers) = leftovers {
+        leftovers.follow(control).await;
+    }
+    std::future::pending().await
 }
 
 /// Opens the access log again at SIGUSR1, and tells of lines that were dropped.
@@ -152,38 +229,104 @@ impl Threads<'_> {
     }
 }
 
-async fn serve_until_stopped(
-    control: &Control,
-    phase: &watch::Sender<Phase>,
-    threads: &Threads<'_>,
-    signals: &mut Signals,
-    notify: &Notify,
-) -> Result<(), ServerError> {
-    tokio::select! {
-        () = signals.next() => {}
-        () = any_finished(threads) => return Err(ServerError::Worker),
+/// How the node ends.
+struct Stop<'n> {
+    control: &'n Control,
+    phase: &'n watch::Sender<Phase>,
+    threads: &'n Threads<'n>,
+    notify: &'n Notify,
+}
+
+impl Stop<'_> {
+    /// Waits for a reason to end, and ends in good order.
+    async fn when_asked(
+        &self,
+        signals: &mut Signals,
+        replaced: impl Future<Output = Successor>,
+        file: Option<&SocketFile>,
+    ) -> Result<(), ServerError> {
+        tokio::select! {
+            () = signals.next() => self.stop(signals).await,
+            successor = replaced => {
+                // From here on it is its file.
+                file.inspect(|file| file.leave());
+                self.succeed(successor, signals).await;
+            }
+            () = any_finished(self.threads) => return Err(ServerError::Worker),
+        }
+        Ok(())
     }
-    let shutdown = control.running().config.shutdown;
-    tracing::info!(delay = ?shutdown.delay, deadline = ?shutdown.deadline, "stopping");
-    phase.send_replace(Phase::Leaving);
-    notify.stopping(&status(control));
-    let stop = async {
-        tokio::time::sleep(shutdown.delay).await;
-        phase.send_replace(Phase::Stopping);
-        let all = async {
-            while !threads.are_finished() {
-                tick().await
+
+    async fn stop(&self, signals: &mut Signals) {
+        let shutdown = self.control.running().config.shutdown;
+        tracing::info!(delay = ?shutdown.delay, deadline = ?shutdown.deadline, "stopping");
+        self.phase.send_replace(Phase::Leaving);
+        self.notify.stopping(&status(self.control));
+        let stop = async {
+            tokio::time::sleep(shutdown.delay).await;
+            self.phase.send_replace(Phase::Stopping);
+            self.threads.workers.release();
+            if tokio::time::timeout(shutdown.deadline, self.all_done()).await.is_err() {
+                tracing::warn!("requests still in flight at the deadline were cut");
             }
         };
-        if tokio::time::timeout(shutdown.deadline, all).await.is_err() {
-            tracing::warn!("requests still in flight at the deadline were cut");
+        tokio::select! {
+            () = stop => tracing::info!("stopped"),
+            () = signals.next() => tracing::warn!("stopped at once by a second signal"),
         }
-    };
-    tokio::select! {
-        () = stop => tracing::info!("stopped"),
-        () = signals.next() => tracing::warn!("stopped at once by a second signal"),
     }
-    Ok(())
+
+    /// Another process serves: what is in flight here finishes.
+    async fn succeed(&self, mut successor: Successor, signals: &mut Signals) {
+        let deadline = self.control.running().config.shutdown.deadline;
+        self.notify.hand_over(successor.pid);
+        self.phase.send_replace(Phase::Succeeded);
+        self.threads.workers.release();
+        let drain = async {
+            let end = tokio::time::Instant::now() + deadline;
+            loop {
+                let pause = tokio::time::Instant::now() + REPORT;
+                match tokio::time::timeout_at(pause.min(end), self.all_done()).await {
+                    Ok(()) => return,
+                    Err(_) if tokio::time::Instant::now() >= end => {
+                        tracing::warn!("requests still in flight at the deadline were cut");
+                        return;
+                    }
+                    Err(_) => successor.report(self.control).await,
+                }
+            }
+        };
+        tokio::select! {
+            () = drain => tracing::info!("this process ends, nothing is in flight"),
+            () = signals.next() => tracing::warn!("this process ends at once by a signal"),
+        }
+        let _ = tokio::time::timeout(LAST_ANSWERS, self.nobody_asks()).await;
+        successor.report(self.control).await;
+        successor.finish().await;
+    }
+
+    async fn all_done(&self) {
+        while !self.threads.are_finished() {
+            tick().await
+        }
+    }
+
+    /// Whoever asked the admin API has the answer.
+    async fn nobody_asks(&self) {
+        while self.control.asked.get() > 0 {
+            tick().await
+        }
+    }
+}
+
+async fn any_finished(threads: &Threads<'_>) {
+    while !threads.any_finished() {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn tick() {
+    tokio::time::sleep(Duration::from_millis(5)).await;
 }
 
 /// Tells systemd how the node is, and that it is well, for as long as it is polled.
@@ -194,6 +337,10 @@ async fn keep_telling(control: &Control, workers: &Workers, notify: &Notify) {
     let (mut turning, mut told) = (Turning::default(), String::new());
     let pause = notify.watchdog().map_or(TELLING, |feed| feed.min(TELLING));
     loop {
+        if control.phase() == Phase::Succeeded {
+            // The other process speaks.
+            return std::future::pending().await;
+        }
         if turning.all_have_turned(&control.node.pools.workers, &workers.ended()) {
             notify.feed_watchdog();
         } else {
@@ -201,7 +348,7 @@ async fn keep_telling(control: &Control, workers: &Workers, notify: &Notify) {
         }
         let status = status(control);
         match control.phase() {
-            Phase::Leaving | Phase::Stopping => notify.extend_timeout(&status),
+            Phase::Leaving | Phase::Stopping | Phase::Succeeded => notify.extend_timeout(&status),
             _ if status != told => notify.status(&status),
             _ => {}
         }
@@ -215,7 +362,9 @@ fn status(control: &Control) -> String {
     let running = control.running();
     let open = control.node.pools.workers.sum(|lane| &lane.open);
     match control.phase() {
-        Phase::Leaving | Phase::Stopping => return format!("stopping: {open} connections are still open"),
+        Phase::Leaving | Phase::Stopping | Phase::Succeeded => {
+            return format!("stopping: {open} connections are still open");
+        }
         Phase::Starting | Phase::Serving => {}
     }
     let (mut targets, mut in_service) = (0, 0);
@@ -225,16 +374,6 @@ fn status(control: &Control) -> String {
     }
     let (listeners, pools) = (running.listeners.len(), running.pools.len());
     format!("serving: {listeners} listeners, {pools} pools, {in_service} of {targets} targets in service")
-}
-
-async fn any_finished(threads: &Threads<'_>) {
-    while !threads.any_finished() {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
-}
-
-async fn tick() {
-    tokio::time::sleep(Duration::from_millis(5)).await;
 }
 
 /// The signals that ask for the end.

@@ -81,6 +81,11 @@ impl Notify {
         self.say(&format!("STOPPING=1\nSTATUS={status}"));
     }
 
+    /// Another process is the service from now on, and speaks for it.
+    pub fn hand_over(&self, pid: u32) {
+        self.say(&format!("MAINPID={pid}"));
+    }
+
     /// All is well: the control thread asks for it, and the workers turn.
     pub fn feed_watchdog(&self) {
         if self.watchdog.is_some() {

@@ -414,7 +414,7 @@ async fn a_unix_socket_serves_the_same_api_under_any_host() {
     let pools = Arc::new(Pools::new(1));
     let (_phase, phase) = watch::channel(Phase::Serving);
     let node = Node { pools, phase, started: Instant::now(), explain: selvedge::proxy::explain };
-    let control = Rc::new(Control::new(node, config, Vec::new()));
+    let control = Rc::new(Control::new(node, config, Vec::new(), None));
     let ask = async {
         let mut stream = UnixStream::connect(&socket).await.unwrap();
         stream.write_all(b"GET /v1/pools HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();

@@ -20,6 +20,7 @@ mod seen;
 mod status;
 mod target;
 mod top;
+mod upgrade;
 mod zone;
 
 use std::ffi::OsString;
@@ -67,6 +68,8 @@ enum Command {
     Reload(reload::Arguments),
     /// Say where a request would go, and why; decode a session cookie
     Explain(explain::Arguments),
+    /// Put the program as it is installed now in the place of the one that runs
+    Upgrade(upgrade::Arguments),
     /// Show pools, zones and targets of a running node
     Status(status::Arguments),
     /// The same, live, in the whole terminal; targets and zones can be taken out and back
@@ -125,6 +128,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         (Some(Command::Check(arguments)), _) => return finish(check::run(&arguments)),
         (Some(Command::Reload(arguments)), _) => reload::run(&arguments),
         (Some(Command::Explain(arguments)), _) => explain::run(&arguments),
+        (Some(Command::Upgrade(arguments)), _) => upgrade::run(&arguments),
         (Some(Command::Status(arguments)), _) => status::run(&arguments),
         (Some(Command::Top(arguments)), _) => top::run(&arguments),
         (Some(Command::Zone(command)), _) => zone::run(&command),

@@ -64,10 +64,15 @@ fn ask(client: &AdminClient, path: &str, body: Option<Content>) -> Result<Report
     if status == StatusCode::OK {
         return serde_json::from_slice(&answer).map_err(not_ours);
     }
-    match serde_json::from_slice::<Refusal>(&answer) {
-        Ok(Refusal { error }) if error.code == "bad_config" => Err(Failure::Refused(error.problems)),
-        Ok(Refusal { error }) => Err(Failure::Other(error.message)),
-        Err(_) => Err(Failure::Other(format!("{status} to POST {path}; is this the admin API of selvedge?"))),
+    Err(refusal(status, path, &answer))
+}
+
+/// What the API says of something that it has not done.
+pub(super) fn refusal(status: StatusCode, path: &str, answer: &[u8]) -> Failure {
+    match serde_json::from_slice::<Refusal>(answer) {
+        Ok(Refusal { error }) if error.code == "bad_config" => Failure::Refused(error.problems),
+        Ok(Refusal { error }) => Failure::Other(error.message),
+        Err(_) => Failure::Other(format!("{status} to POST {path}; is this the admin API of selvedge?")),
     }
 }
 

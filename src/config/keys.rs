@@ -11,8 +11,14 @@ use aws_lc_rs::hkdf;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
+use super::units::Secret;
+
 /// Keys by id; never empty.
-pub struct KeyRing(Vec<Key>);
+pub struct KeyRing {
+    keys: Vec<Key>,
+    /// The line of a ring that was made here, for the process that takes the place of this one.
+    generated: Option<Secret>,
+}
 
 /// One key of the ring.
 pub struct Key {
@@ -64,38 +70,49 @@ impl KeyRing {
             }
             keys.push(key);
         }
-        if keys.is_empty() { Err(KeyError::Empty) } else { Ok(Self(keys)) }
+        if keys.is_empty() { Err(KeyError::Empty) } else { Ok(Self { keys, generated: None }) }
     }
 
     /// A ring of one fresh key.
     pub fn generate() -> Self {
-        Self::parse(&fresh_line()).unwrap_or_else(|error| unreachable!("a fresh line parses: {error}"))
+        let line = fresh_line();
+        Self::of_generated(&line).unwrap_or_else(|error| unreachable!("a fresh line parses: {error}"))
+    }
+
+    /// The ring of one key that another process has generated: see [`KeyRing::generated`].
+    pub fn of_generated(line: &str) -> Result<Self, KeyError> {
+        Ok(Self { generated: Some(Secret::new(line.to_owned())), ..Self::parse(line)? })
+    }
+
+    /// The line of the key, if the ring was generated and not read.
+    pub fn generated(&self) -> Option<&Secret> {
+        self.generated.as_ref()
     }
 
     /// The key that seals.
     pub fn sealing(&self) -> &Key {
-        &self.0[0]
+        &self.keys[0]
     }
 
     /// All keys, in the order of the file.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
-        self.0.iter()
+        self.keys.iter()
     }
 
     /// Ids of all keys, in the order of the file.
     pub fn ids(&self) -> impl Iterator<Item = u32> {
-        self.0.iter().map(|key| u32::from_be_bytes(key.id))
+        self.keys.iter().map(|key| u32::from_be_bytes(key.id))
     }
 
     /// The key with this id.
     pub fn find(&self, id: &[u8]) -> Option<&Key> {
-        self.0.iter().find(|key| key.id == id)
+        self.keys.iter().find(|key| key.id == id)
     }
 }
 
 impl fmt::Debug for KeyRing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "KeyRing({} keys)", self.0.len())
+        write!(f, "KeyRing({} keys)", self.keys.len())
     }
 }
 

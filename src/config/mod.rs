@@ -83,6 +83,8 @@ pub struct Config {
     pub watch: bool,
     /// How a node stops.
     pub shutdown: Shutdown,
+    /// What a process that is to take the place of this one has to become ready. Default 60 s.
+    pub upgrade_deadline: Duration,
     /// What is logged, and how.
     pub log: Log,
     /// A line for each request; `None` without `[access_log]`.
@@ -126,6 +128,14 @@ impl Config {
     /// What the same file would mean if it said `text`; as [`Config::load_again`].
     pub fn load_instead(&self, text: &str) -> Result<Self, ConfigErrors> {
         Ok(self.keeping_own_keys(compile::load_text(&self.source.file, text, &self.source.overrides)?))
+    }
+
+    /// Goes on with the session key that the process before this one had made for itself, if this one has none from a file.
+    pub fn inherit_key(&mut self, line: &str) -> Result<(), keys::KeyError> {
+        if self.session_keys.file.is_none() {
+            self.session_keys.ring = Arc::new(KeyRing::of_generated(line)?);
+        }
+        Ok(())
     }
 
     fn keeping_own_keys(&self, mut next: Self) -> Self {
@@ -416,6 +426,9 @@ pub struct Shutdown {
     /// `/readyz` fails for this long before the listeners close, so that whoever sends traffic here can stop.
     /// Default 0 s.
     pub delay: Duration,
+    /// Clients are asked to leave over this time, each at a moment of its own; at most half of `deadline` counts.
+    /// Default 2 s.
+    pub spread: Duration,
 }
 
 /// What is logged, and how.

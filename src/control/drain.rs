@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use super::inheritance::{ago, millis};
 use crate::pool::AdminState;
 
 /// The wishes that concern one target.
@@ -14,7 +17,34 @@ pub struct Drain {
     deadline: Option<Duration>,
 }
 
+/// A [`Drain`] as it is left to another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Left {
+    asked: bool,
+    since_ms: Option<u64>,
+    deadline_ms: Option<u64>,
+}
+
 impl Drain {
+    /// What it is at `now`, for another process.
+    pub fn leave(&self, now: Instant) -> Left {
+        Left {
+            asked: self.asked,
+            since_ms: self.since.map(|since| millis(now.saturating_duration_since(since))),
+            deadline_ms: self.deadline.map(millis),
+        }
+    }
+
+    /// What another process has left.
+    pub fn inherit(left: &Left, now: Instant) -> Self {
+        Self {
+            asked: left.asked,
+            since: left.since_ms.map(|ms| ago(now, ms)),
+            deadline: left.deadline_ms.map(Duration::from_millis),
+        }
+    }
+
     /// Notes what operator and target wish, as of `now`.
     pub fn wish(&mut self, admin: AdminState, asked: bool, deadline: Option<Duration>, now: Instant) {
         self.asked = asked;

@@ -87,6 +87,11 @@ impl PoolControl {
         &self.pool
     }
 
+    /// What it shares with the data plane beside itself.
+    pub(super) fn pools(&self) -> &Arc<Pools> {
+        &self.pools
+    }
+
     /// Its checked configuration.
     pub fn config(&self) -> Arc<config::Pool> {
         self.config.borrow().clone()
@@ -354,6 +359,15 @@ impl PoolControl {
 
     fn durations_ever(&self) -> Distribution {
         Distribution::of_lanes(&self.pool.lanes, |lane| &lane.duration)
+    }
+
+    /// What was counted before, by another process, is not recent, and nothing is judged by it.
+    pub(super) fn begin_anew(&self) {
+        self.durations.replace(Recent::after(self.durations_ever()));
+        for target in self.targets_mut().iter_mut() {
+            target.first_byte = Recent::after(target.first_byte_ever());
+            target.judge_anew();
+        }
     }
 
     /// Copies the durations of the pool and of its targets; called once every [`super::recent::STEP`].

@@ -51,10 +51,10 @@ fn node(text: &mut Exposition, control: &Control) {
         .sample(&labels, 1);
     let mut phases =
         text.family("selvedge_phase", Kind::Gauge, "1 for what the node is doing, 0 for the rest.");
-    for phase in [Phase::Starting, Phase::Serving, Phase::Leaving, Phase::Stopping] {
+    for phase in [Phase::Starting, Phase::Serving, Phase::Leaving, Phase::Stopping, Phase::Succeeded] {
         phases.sample(&[("phase", phase_word(phase))], u8::from(phase == control.phase()));
     }
-    let workers = control.node.pools.workers.iter().count();
+    let workers = control.running().config.workers;
     text.family("selvedge_workers", Kind::Gauge, "Data-plane threads.").sample(&[], workers);
     text.family("selvedge_uptime_seconds", Kind::Gauge, "Time since the start.")
         .sample(&[], control.uptime().as_secs_f64());

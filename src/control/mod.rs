@@ -11,6 +11,7 @@
 //! outlier, gray_zone, drain, shift     who is out, for what reason, until when; window: what they look at
 //! figures      what a change of a target would do
 //! reloads      the way to ask for another configuration, and what came of it
+//! upgrades     the same for another program; inheritance: what it is left
 //! acme/        obtains certificates; durable: files that are whole after a crash
 //! dns_answers/ which nodes are answered to questions for the balancer's own names
 //! recent       durations of the last minute
@@ -29,6 +30,7 @@ pub mod durable;
 pub mod figures;
 pub mod gray_zone;
 pub mod health;
+pub mod inheritance;
 pub mod membership;
 pub mod metrics;
 pub mod outlier;
@@ -40,9 +42,10 @@ pub mod sources;
 pub mod standing;
 pub mod state;
 pub mod tended;
+pub mod upgrades;
 pub mod window;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -56,15 +59,17 @@ use crate::config::{self, Config, ZoneName};
 use crate::decision::{Query, Trace, Wrong};
 pub use crate::lifecycle::Phase;
 use crate::pool::{AdminState, Pool, Pools};
-pub use admin::AdminListener;
+pub use admin::{AdminListener, SocketFile};
 use discovery::Resolver;
 pub use dns_answers::DnsListener;
 use dns_answers::{Answers, Nodes};
+use inheritance::Inheritance;
 use membership::PoolControl;
 use reloads::Reloads;
 use shift::{Shift, Shifts};
 use sources::{Listed, Source};
 use state::{OutState, State};
+use upgrades::Upgrades;
 
 /// What the control plane is given of the node it is part of.
 pub struct Node {
@@ -88,14 +93,24 @@ pub async fn run(control: Rc<Control>, admin: Option<AdminListener>) {
     control.running().pools.iter().for_each(|pool| control.tend(pool));
     spawn_local(keep_recent(control.clone()));
     spawn_local(end_shifts(control.clone()));
-    spawn_local(acme::run(control.clone()));
+    let (serving, obtaining) = (control.clone(), control.clone());
+    spawn_local(async move {
+        // The process that takes the place of this one obtains certificates from then on.
+        tokio::select! {
+            () = acme::run(obtaining) => {}
+            () = serving.succeeded() => {}
+        }
+    });
     if let Some(dns) = &control.dns {
         dns.start();
     }
-    match admin {
-        Some(listener) => admin::serve(control, listener).await,
-        None => std::future::pending().await,
+    if let Some(listener) = admin {
+        tokio::select! {
+            () = admin::serve(control.clone(), listener) => {}
+            () = control.succeeded() => {}
+        }
     }
+    std::future::pending().await
 }
 
 /// Follows the names of a pool, checks its targets for as long as they are in it, and lets those go whose drain has ended.
@@ -148,6 +163,8 @@ pub struct Control {
     pub node: Node,
     /// Reloads of the configuration.
     pub reloads: Reloads,
+    /// Upgrades of the program.
+    pub upgrades: Upgrades,
     /// Zones that the operator has taken out.
     pub shifts: Rc<Shifts>,
     /// What operators decided, as it is kept.
@@ -157,6 +174,8 @@ pub struct Control {
     pub certificates: acme::Certificates,
     /// What is answered over DNS; `None` when this node answers nothing.
     pub dns: Option<Rc<Nodes>>,
+    /// Open connections to the admin API.
+    pub asked: Cell<usize>,
     running: RefCell<Rc<Running>>,
 }
 
@@ -185,7 +204,13 @@ impl Running {
 
 impl Control {
     /// Takes charge of every pool of `config`, and publishes it.
-    pub fn new(node: Node, config: Arc<Config>, listeners: Vec<(Arc<str>, SocketAddr)>) -> Self {
+    /// With what the process before this one has left, it goes on from there.
+    pub fn new(
+        node: Node,
+        config: Arc<Config>,
+        listeners: Vec<(Arc<str>, SocketAddr)>,
+        inheritance: Option<&Inheritance>,
+    ) -> Self {
         let shifts = Rc::new(Shifts::default());
         let pool = |pool: &Arc<config::Pool>| {
             let (shared, zone) = (node.pools.pool(pool), config.zone.clone());
@@ -201,7 +226,7 @@ impl Control {
             listeners,
             pools,
         };
-        let state = State::open(running.config.state.as_deref());
+        let state = State::open(running.config.state.as_deref(), inheritance.map(Inheritance::kept));
         for name in state.kept().targets.keys().filter(|name| running.pool(name).is_none()) {
             warn!(pool = name, "state: targets are kept for a pool that is not in the configuration");
         }
@@ -214,7 +239,22 @@ impl Control {
         let certificates = acme::Certificates::default();
         certificates.follow(running.config.acme.as_ref(), running.generation, &node.pools.managed);
         let (reloads, running) = (Reloads::default(), RefCell::new(Rc::new(running)));
-        Self { node, reloads, shifts, state, resolver, certificates, dns: None, running }
+        let control = Self {
+            node,
+            reloads,
+            upgrades: Upgrades::default(),
+            shifts,
+            state,
+            resolver,
+            certificates,
+            dns: None,
+            asked: Cell::new(0),
+            running,
+        };
+        if let Some(inheritance) = inheritance {
+            control.inherit(inheritance);
+        }
+        control
     }
 
     /// Takes charge of what is answered over DNS too.
@@ -326,6 +366,13 @@ impl Control {
         *self.node.phase.borrow()
     }
 
+    /// Waits for another process to have taken the place of this one.
+    pub async fn succeeded(&self) {
+        if self.node.phase.clone().wait_for(|phase| *phase == Phase::Succeeded).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     /// Since the process started.
     pub fn uptime(&self) -> Duration {
         self.node.started.elapsed()
@@ -337,7 +384,7 @@ impl Control {
     pub fn ready(&self) -> Result<(), String> {
         match self.phase() {
             Phase::Starting => return Err("the node is starting".into()),
-            Phase::Leaving | Phase::Stopping => return Err("the node is stopping".into()),
+            Phase::Leaving | Phase::Stopping | Phase::Succeeded => return Err("the node is stopping".into()),
             Phase::Serving => {}
         }
         let mut in_service = 0;
@@ -383,5 +430,6 @@ pub fn phase_word(phase: Phase) -> &'static str {
         Phase::Serving => "serving",
         Phase::Leaving => "leaving",
         Phase::Stopping => "stopping",
+        Phase::Succeeded => "succeeded",
     }
 }

@@ -8,6 +8,9 @@
 
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
+
+use super::inheritance::{ahead, millis};
 use super::window::Tally;
 use crate::config::{Outlier, ZoneName};
 use crate::pool::Stay;
@@ -197,7 +200,66 @@ pub struct Ejection {
     pub reason: String,
 }
 
+/// A [`Record`] as it is left to another process.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Left {
+    times: u32,
+    ever: u64,
+    ejected: Option<LeftEjection>,
+    trial_ms: Option<u64>,
+    clean_ms: Option<u64>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LeftEjection {
+    until_ms: u64,
+    /// `here`, `elsewhere` or `moves`.
+    stay: String,
+    until_checked: bool,
+    reason: String,
+}
+
 impl Record {
+    /// What it is at `now`, for another process.
+    pub fn leave(&self, now: Instant) -> Left {
+        let ahead = |at: Instant| millis(at.saturating_duration_since(now));
+        let ejected = self.ejected.as_ref().map(|ejection| LeftEjection {
+            until_ms: ahead(ejection.until),
+            stay: match ejection.stay {
+                Stay::Here => "here",
+                Stay::Elsewhere => "elsewhere",
+                Stay::Moves => "moves",
+            }
+            .to_owned(),
+            until_checked: ejection.until_checked,
+            reason: ejection.reason.clone(),
+        });
+        let (trial_ms, clean_ms) = (self.trial_until.map(ahead), self.clean_at.map(ahead));
+        Left { times: self.times, ever: self.ever, ejected, trial_ms, clean_ms }
+    }
+
+    /// What another process has left.
+    pub fn inherit(left: &Left, now: Instant) -> Self {
+        let ejected = left.ejected.as_ref().map(|ejection| Ejection {
+            until: ahead(now, ejection.until_ms),
+            stay: match ejection.stay.as_str() {
+                "here" => Stay::Here,
+                "elsewhere" => Stay::Elsewhere,
+                _ => Stay::Moves,
+            },
+            until_checked: ejection.until_checked,
+            reason: ejection.reason.clone(),
+        });
+        Self {
+            times: left.times,
+            ever: left.ever,
+            ejected,
+            trial_until: left.trial_ms.map(|ms| ahead(now, ms)),
+            clean_at: left.clean_ms.map(|ms| ahead(now, ms)),
+        }
+    }
+
     /// Ejects.
     pub fn eject(&mut self, rules: &Outlier, now: Instant, sentence: Sentence) -> &Ejection {
         self.times = self.times.saturating_add(1);

@@ -25,6 +25,11 @@ impl Default for Recent {
 }
 
 impl Recent {
+    /// Of what has been counted before it is watched, nothing is recent.
+    pub fn after(ever: Distribution) -> Self {
+        Self(VecDeque::from([ever]))
+    }
+
     /// Keeps a copy; called once every [`STEP`].
     pub fn keep(&mut self, now: Distribution) {
         if self.0.len() == COPIES {

@@ -3,6 +3,7 @@
 //! Once a second, and at once when a worker has suspended a target. Only collects what is known and carries out what
 //! `outlier`, `gray_zone`, `drain` and `shift` decide, each decision with its numbers in the log and in the pool's list.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -57,7 +58,7 @@ pub struct Decision {
     /// `zone/address`, or the zone.
     pub subject: String,
     /// What, in a word.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// Why, with the numbers.
     pub reason: String,
 }
@@ -269,7 +270,7 @@ impl PoolControl {
         if decisions.len() == DECISIONS {
             decisions.pop_front();
         }
-        decisions.push_back(Decision { at: SystemTime::now(), subject, what, reason });
+        decisions.push_back(Decision { at: SystemTime::now(), subject, what: what.into(), reason });
     }
 }
 

@@ -108,6 +108,14 @@ impl Sources {
         self.0.get(source).map_or(&[], Vec::as_slice)
     }
 
+    /// What each name in DNS lists, by what is asked.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &[Listed])> {
+        self.0.iter().filter_map(|(source, list)| match source {
+            Source::Dns(question) => Some((&**question, list.as_slice())),
+            Source::Runtime | Source::File => None,
+        })
+    }
+
     /// Every target once, with the source that has the say about it.
     pub fn union(&self) -> Vec<(Source, Listed)> {
         let mut seen = HashSet::new();

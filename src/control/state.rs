@@ -114,9 +114,10 @@ pub struct State {
 
 impl State {
     /// What `file` keeps; nothing is kept without one.
-    pub fn open(file: Option<&Path>) -> Self {
-        let (mut kept, mut problem) = (Kept::default(), None);
-        if let Some(file) = file {
+    /// `inherited` is what the process before this one kept, if it has left it: that is never older.
+    pub fn open(file: Option<&Path>, inherited: Option<&Kept>) -> Self {
+        let (mut kept, mut problem) = (inherited.cloned().unwrap_or_default(), None);
+        if let (Some(file), None) = (file, inherited) {
             match read(file) {
                 Ok(read) => kept = read,
                 Err(wrong) => {
@@ -237,9 +238,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("state.json");
         fs::write(&file, "{\"version\":1,\"moods\":{\"az-a\":\"good\"}}").unwrap();
-        let state = State::open(Some(&file));
+        let state = State::open(Some(&file), None);
         assert_eq!(state.change(add).await, Ok(()));
-        let reopened = State::open(Some(&file));
+        let reopened = State::open(Some(&file), None);
         assert_eq!(reopened.kept().targets["shop"]["az-a/127.0.0.1:1"], TARGET);
         assert!(fs::read_to_string(&file).unwrap().contains("\"good\""));
         assert_eq!((reopened.problem(), fs::read_dir(folder.path()).unwrap().count()), (None, 1));
@@ -255,7 +256,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let file = folder.path().join("state.json");
             fs::write(&file, text).unwrap();
-            let state = State::open(Some(&file));
+            let state = State::open(Some(&file), None);
             assert!(state.problem().unwrap().contains(expected), "{:?}", state.problem());
             assert_eq!(*state.kept(), Kept::default());
             assert!(!file.exists());
@@ -267,19 +268,19 @@ mod tests {
     async fn a_change_that_cannot_be_written_holds_and_is_written_with_the_next() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("there").join("state.json");
-        let state = State::open(Some(&file));
+        let state = State::open(Some(&file), None);
         let problem = state.change(add).await.unwrap_err();
         assert!(problem.contains("cannot be written: No such file or directory"), "{problem}");
         assert_eq!(state.problem(), Some(problem));
         assert_eq!(state.kept().targets.len(), 1);
         fs::create_dir(folder.path().join("there")).unwrap();
         assert_eq!(state.change(|_| ()).await, Ok(()));
-        assert_eq!((State::open(Some(&file)).kept().targets.len(), state.problem()), (1, None));
+        assert_eq!((State::open(Some(&file), None).kept().targets.len(), state.problem()), (1, None));
     }
 
     #[tokio::test]
     async fn without_a_file_nothing_is_kept_and_nothing_is_wrong() {
-        let state = State::open(None);
+        let state = State::open(None, None);
         assert!(state.change(add).await.unwrap_err().starts_with("no file is configured"));
         assert_eq!(state.problem(), None);
     }

@@ -36,7 +36,7 @@ impl Counter {
     }
 }
 
-/// One `T` for each worker.
+/// One `T` for each worker, and one more for what another process has counted.
 pub struct Lanes<T>(Box<[Padded<T>]>);
 
 #[repr(align(128))]
@@ -46,7 +46,7 @@ struct Padded<T>(T);
 impl<T: Default> Lanes<T> {
     /// A lane for each of `workers`.
     pub fn new(workers: usize) -> Self {
-        Self((0..workers).map(|_| Padded::default()).collect())
+        Self((0..=workers).map(|_| Padded::default()).collect())
     }
 }
 
@@ -54,6 +54,11 @@ impl<T> Lanes<T> {
     /// The lane of one worker.
     pub fn of(&self, worker: usize) -> &T {
         &self.0[worker].0
+    }
+
+    /// The lane that is no worker's; the control thread writes it. See [`super::inherit`].
+    pub(super) fn inherited(&self) -> &T {
+        &self.0[self.0.len() - 1].0
     }
 
     /// Every lane.
@@ -212,6 +217,14 @@ impl Histogram {
     /// Sum of all durations, in microseconds.
     pub fn sum_us(&self) -> u64 {
         self.sum_us.get()
+    }
+
+    /// Shows every counter under the name of the histogram: buckets by their upper bound in microseconds.
+    pub(super) fn each(&self, name: &str, show: &mut dyn FnMut(String, &Counter)) {
+        show(format!("{name}/sum_us"), &self.sum_us);
+        for (index, bucket) in self.buckets.iter().enumerate() {
+            show(format!("{name}/{}us", Self::bound_us(index)), bucket);
+        }
     }
 
     /// Index of the first bucket whose bound is at least `us`.

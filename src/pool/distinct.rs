@@ -67,6 +67,24 @@ impl Distinct {
         count.round() as u64
     }
 
+    /// What a process leaves to the one that takes its place: all registers of the window, and when a session was last seen.
+    pub fn leave(&self) -> (Vec<u8>, u32) {
+        let registers = self.halves[0].iter().zip(&self.halves[1]);
+        let most = registers.map(|(one, other)| one.load(Relaxed).max(other.load(Relaxed)));
+        (most.collect(), self.last_seen.load(Relaxed))
+    }
+
+    /// Takes on what another process has seen, as if it had been in the present half; of another size it is ignored.
+    pub fn inherit(&self, registers: &[u8], last_seen: u32) {
+        self.last_seen.fetch_max(last_seen, Relaxed);
+        if registers.len() == REGISTERS {
+            let present = &self.halves[self.present.load(Relaxed)];
+            for (register, seen) in present.iter().zip(registers) {
+                register.fetch_max((*seen).min(55), Relaxed);
+            }
+        }
+    }
+
     /// When a session was last seen, in seconds since 1970; `None` for never.
     pub fn last_seen(&self) -> Option<u32> {
         Some(self.last_seen.load(Relaxed)).filter(|at| *at > 0)

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod conduct;
 pub mod counters;
 pub mod distinct;
+pub mod inherit;
 pub mod managed;
 pub mod outcome;
 pub mod queue;

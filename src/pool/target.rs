@@ -132,6 +132,11 @@ impl TargetState {
         self.bound.get_or_init(Box::default).see(session, now);
     }
 
+    /// Takes on what another process has seen of them: see [`Distinct::leave`].
+    pub fn inherit_bound(&self, registers: &[u8], last_seen: u32) {
+        self.bound.get_or_init(Box::default).inherit(registers, last_seen);
+    }
+
     /// The sessions bound to this target that were seen lately; `None` before the first.
     pub fn bound(&self) -> Option<&Distinct> {
         self.bound.get().map(Box::as_ref)

@@ -46,7 +46,7 @@ pub(crate) async fn ends(
         if let Poll::Ready(result) = reading.as_mut().poll(cx) {
             return Poll::Ready(result);
         }
-        if listening.is_closing() && !std::mem::replace(&mut leaving, true) {
+        if listening.leaving().is_some() && !std::mem::replace(&mut leaving, true) {
             deadline.set(LAST_GRACE.min(rules.timeout));
         }
         deadline.poll(cx).map(|_| Err(Fault::Timeout))

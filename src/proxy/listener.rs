@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::exchange::Peer;
 use super::http2::Begun;
 use super::io::Io;
+use super::leaving::Leaving;
 use super::tls::{self, Acceptor};
 use super::{Worker, announced, http1, http2};
 use crate::config::{self, KeyRing, Protocol};
@@ -33,13 +34,15 @@ const BACKLOG: i32 = 4096;
 /// Pause after an accept that failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// One listener, bound: a socket for each worker, until the worker takes it.
+/// One listener, bound: a socket for each worker, or as many as were passed.
 pub struct BoundListener {
     /// What the configuration says of it.
     pub config: config::Listener,
     /// Where it is bound; the port is the real one even if 0 was asked for.
     pub address: SocketAddr,
-    sockets: Vec<std::net::TcpListener>,
+    sockets: Vec<Arc<std::net::TcpListener>>,
+    /// The workers have them.
+    dealt: bool,
     /// Open connections over all workers. Also tells one listener from another.
     open: Arc<AtomicUsize>,
 }
@@ -81,7 +84,28 @@ impl BoundListener {
         for _ in 1..workers {
             sockets.push(socket(address, true).map_err(fail)?);
         }
-        Ok(Self { config: config.clone(), address, sockets, open: Arc::default() })
+        Ok(Self::of(config, address, sockets))
+    }
+
+    /// A listener whose sockets were bound by whoever started this process; `sockets` is not empty. Workers share them if they
+    /// are fewer, and have several if they are more: a socket that nobody accepts from would keep its connections waiting.
+    pub fn adopt(config: &config::Listener, sockets: Vec<std::net::TcpListener>) -> io::Result<Self> {
+        let mut address = config.address;
+        for socket in &sockets {
+            socket.set_nonblocking(true)?;
+            address = socket.local_addr()?;
+        }
+        Ok(Self::of(config, address, sockets))
+    }
+
+    fn of(config: &config::Listener, address: SocketAddr, sockets: Vec<std::net::TcpListener>) -> Self {
+        let sockets = sockets.into_iter().map(Arc::new).collect();
+        Self { config: config.clone(), address, sockets, dealt: false, open: Arc::default() }
+    }
+
+    /// Its sockets, for a process that is to accept from them too.
+    pub fn sockets(&self) -> &[Arc<std::net::TcpListener>] {
+        &self.sockets
     }
 
     /// The same listener under another configuration.
@@ -101,13 +125,25 @@ impl BoundListener {
             .tls
             .as_ref()
             .map(|tls| tls::server_config(tls, &self.config.protocols, ring, managed));
-        let one = |_| WorkerListener {
+        let dealt = std::mem::replace(&mut self.dealt, true);
+        let one = |worker| WorkerListener {
             config: self.config.clone(),
             tls: tls.clone(),
-            socket: self.sockets.pop(),
+            sockets: if dealt { Vec::new() } else { self.sockets_of(worker, count) },
             open: self.open.clone(),
         };
         (0..count).map(one).collect()
+    }
+
+    /// The sockets that one of `count` workers accepts from.
+    fn sockets_of(&self, worker: usize, count: usize) -> Vec<Arc<std::net::TcpListener>> {
+        let has = self.sockets.len();
+        let own = (worker..has).step_by(count);
+        if worker < has {
+            own.map(|at| self.sockets[at].clone()).collect()
+        } else {
+            vec![self.sockets[worker % has].clone()]
+        }
     }
 }
 
@@ -131,8 +167,8 @@ pub(crate) struct WorkerListener {
     config: config::Listener,
     /// Its TLS, the same for all workers.
     tls: Option<Arc<rustls::ServerConfig>>,
-    /// `None` when the worker has it already.
-    socket: Option<std::net::TcpListener>,
+    /// None when the worker has them already.
+    sockets: Vec<Arc<std::net::TcpListener>>,
     open: Arc<AtomicUsize>,
 }
 
@@ -149,9 +185,10 @@ pub(crate) struct Listening {
     config: RefCell<Rc<config::Listener>>,
     tls: RefCell<Option<Rc<Acceptor>>>,
     open: Arc<AtomicUsize>,
-    closing: Cell<bool>,
-    /// Who accepts, to be told of the close.
-    accepting: Cell<Option<Waker>>,
+    /// How its connections leave, once it is closed.
+    leaving: Cell<Option<Leaving>>,
+    /// Who accepts, for each socket, to be told of the close.
+    accepting: RefCell<Vec<Option<Waker>>>,
 }
 
 /// Gives a worker exactly the listeners of `wanted`: those it has take on their new configuration, the others are closed.
@@ -160,37 +197,38 @@ pub(crate) fn listen(worker: &'static Worker, wanted: Vec<WorkerListener>) {
     let is = |wanted: &WorkerListener, listening: &Listening| Arc::ptr_eq(&wanted.open, &listening.open);
     let (stay, go) = present.drain(..).partition(|listening| wanted.iter().any(|one| is(one, listening)));
     *present = stay;
-    close(worker, &go);
+    close(worker, &go, Leaving::at_once());
     for listener in wanted {
         let mut listener = listener;
-        match (present.iter().find(|listening| is(&listener, listening)), listener.socket.take()) {
-            (Some(listening), _) => {
+        let sockets = std::mem::take(&mut listener.sockets);
+        match present.iter().find(|listening| is(&listener, listening)) {
+            Some(listening) => {
                 listening.tls.replace(listener.acceptor());
                 listening.config.replace(Rc::new(listener.config));
             }
-            (None, Some(socket)) => {
+            None => {
                 let listening = Rc::new(Listening {
                     tls: RefCell::new(listener.acceptor()),
                     config: RefCell::new(Rc::new(listener.config)),
                     open: listener.open,
-                    closing: Cell::new(false),
-                    accepting: Cell::new(None),
+                    leaving: Cell::new(None),
+                    accepting: RefCell::new(vec![None; sockets.len()]),
                 });
                 present.push(listening.clone());
-                tokio::task::spawn_local(listening.run(worker, Accepting::count(worker), socket));
+                for (index, socket) in sockets.into_iter().enumerate() {
+                    let accepting = Accepting::count(worker);
+                    tokio::task::spawn_local(listening.clone().run(worker, accepting, index, socket));
+                }
             }
-            (None, None) => tracing::error!(listener = %listener.config.name, "a worker has lost its socket"),
         }
     }
 }
 
 /// Closes these listeners: whoever waits there for a connection or a request looks up.
-pub(crate) fn close(worker: &Worker, listening: &[Rc<Listening>]) {
+pub(crate) fn close(worker: &Worker, listening: &[Rc<Listening>], leaving: Leaving) {
     for listening in listening {
-        listening.closing.set(true);
-        if let Some(accepting) = listening.accepting.take() {
-            accepting.wake();
-        }
+        listening.leaving.set(Some(leaving));
+        listening.accepting.borrow_mut().iter_mut().filter_map(Option::take).for_each(Waker::wake);
     }
     if !listening.is_empty() {
         worker.deadlines.wake_everyone();
@@ -198,13 +236,19 @@ pub(crate) fn close(worker: &Worker, listening: &[Rc<Listening>]) {
 }
 
 impl Listening {
-    /// Whether no further request is taken from its connections.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.get()
+    /// How its connections leave; `None` while it is open.
+    pub(crate) fn leaving(&self) -> Option<Leaving> {
+        self.leaving.get()
     }
 
     /// Accepts and serves until it is closed; what the kernel has completed by then is still served.
-    async fn run(self: Rc<Self>, worker: &'static Worker, _here: Accepting, socket: std::net::TcpListener) {
+    async fn run(
+        self: Rc<Self>,
+        worker: &'static Worker,
+        _here: Accepting,
+        index: usize,
+        socket: Arc<std::net::TcpListener>,
+    ) {
         let listener = match socket.try_clone().and_then(TcpListener::from_std) {
             Ok(listener) => listener,
             Err(error) => {
@@ -214,17 +258,20 @@ impl Listening {
             }
         };
         loop {
-            match self.next(&listener).await {
+            match self.next(index, &listener).await {
                 Some(Ok((tcp, address))) => self.admit(worker, tcp, address).await,
                 Some(Err(error)) if is_about_one_connection(&error) => {}
                 Some(Err(error)) => {
                     worker.lane().accept_errors.bump();
                     let name = self.config.borrow().name.clone();
                     tracing::warn!(listener = %name, "cannot accept: {error}");
-                    self.pause(ACCEPT_PAUSE).await;
+                    self.pause(index, ACCEPT_PAUSE).await;
                 }
                 None => break,
             }
+        }
+        if self.leaving.get().is_some_and(|leaving| leaving.succeeded) {
+            return;
         }
         // What the kernel has completed by now would be reset when the socket closes. Asked without the runtime, which may
         // say "nothing" when a task has had its share.
@@ -236,27 +283,31 @@ impl Listening {
     }
 
     /// The next connection; `None` once the listener is closed and the kernel has no more.
-    async fn next(&self, listener: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+    async fn next(
+        &self,
+        index: usize,
+        listener: &TcpListener,
+    ) -> Option<io::Result<(TcpStream, SocketAddr)>> {
         std::future::poll_fn(|cx| match listener.poll_accept(cx) {
             Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-            Poll::Pending => self.poll_closing(cx).map(|()| None),
+            Poll::Pending => self.poll_closing(index, cx).map(|()| None),
         })
         .await
     }
 
     /// Ready once the listener is closed.
-    fn poll_closing(&self, cx: &Context<'_>) -> Poll<()> {
-        if self.closing.get() {
+    fn poll_closing(&self, index: usize, cx: &Context<'_>) -> Poll<()> {
+        if self.leaving.get().is_some() {
             return Poll::Ready(());
         }
-        self.accepting.set(Some(cx.waker().clone()));
+        self.accepting.borrow_mut()[index] = Some(cx.waker().clone());
         Poll::Pending
     }
 
     /// Waits for a while, or until the listener is closed.
-    async fn pause(&self, duration: Duration) {
+    async fn pause(&self, index: usize, duration: Duration) {
         let mut sleep = pin!(tokio::time::sleep(duration));
-        std::future::poll_fn(|cx| match self.poll_closing(cx) {
+        std::future::poll_fn(|cx| match self.poll_closing(index, cx) {
             Poll::Ready(()) => Poll::Ready(()),
             Poll::Pending => sleep.as_mut().poll(cx),
         })

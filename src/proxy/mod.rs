@@ -10,7 +10,7 @@
 //!    [`websocket`]), [`error`] if there is none,
 //! 7. [`record`] counts it and writes its line; [`explain`](mod@explain) says in words what was decided, if somebody asks.
 //!
-//! A request never leaves its worker's thread, and never waits for the control plane.
+//! When the node stops, [`leaving`] says when each client is asked to go. A request never leaves its worker's thread, and never waits for the control plane.
 
 mod announced;
 pub mod balance;
@@ -26,6 +26,7 @@ mod http1;
 mod http2;
 mod inform;
 mod io;
+mod leaving;
 pub mod listener;
 mod patience;
 mod plan;

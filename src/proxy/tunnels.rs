@@ -92,7 +92,7 @@ pub(crate) struct Entered {
 impl Tunnels {
     /// Adds a tunnel to a target.
     pub(crate) fn enter(&self, worker: &'static Worker, upstream: &Rc<Upstream>) -> Entered {
-        let place = (worker.random.next() >> 11) as f64 / (1u64 << 53) as f64;
+        let place = worker.random.unit();
         let mut open = self.open.borrow_mut();
         let entry = Rc::new(Entry {
             index: Cell::new(open.len()),

@@ -14,6 +14,7 @@ use http::HeaderValue;
 use super::deadline::Deadlines;
 use super::error::ProxyError;
 use super::fields::Fields;
+use super::leaving::Leaving;
 use super::listener::{self, Listening};
 use super::plan::Plan;
 use super::retry::Again;
@@ -117,10 +118,12 @@ impl Worker {
         }
     }
 
-    /// From now on nothing new is taken.
-    pub(crate) fn stop(&self) {
-        listener::close(self, &self.listening.take());
-        let (now, lasts) = (Instant::now(), self.plan().config.shutdown.deadline);
+    /// From now on nothing new is taken; `succeeded` if another process takes it.
+    pub(crate) fn stop(&self, succeeded: bool) {
+        let shutdown = self.plan().config.shutdown;
+        let leaving = Leaving::in_time(&shutdown, succeeded, self.deadlines.coarse_ticks());
+        listener::close(self, &self.listening.take(), leaving);
+        let (now, lasts) = (Instant::now(), shutdown.deadline);
         self.tunnels.leave(Window::before(now, now + lasts, TunnelEnd::Shutdown), now);
     }
 
@@ -365,6 +368,11 @@ impl Random {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         mixed ^ (mixed >> 31)
+    }
+
+    /// A number from 0.0 to 1.0.
+    pub(crate) fn unit(&self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// A nonce for a cookie.

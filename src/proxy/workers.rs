@@ -4,7 +4,7 @@
 //! configuration and half of another, and no request pays for the possibility. Sockets travel with the message. What
 //! changes, and whether it may, is decided elsewhere: see `reload`.
 
-use std::cell::RefCell;
+use std::cell::{Ref, RefCell};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -76,14 +76,13 @@ pub enum Unprepared {
 pub struct Taking(mpsc::Receiver<()>);
 
 impl Workers {
-    /// Starts the data plane: one thread for each worker, each with its own socket of every listener.
+    /// Starts the threads of the data plane. They serve nothing before [`Workers::open`].
     ///
-    /// `access_log` has an end of the access log for each, or is empty. A thread ends when the phase is [`Phase::Stopping`] and its last connection is done.
+    /// `access_log` has an end of the access log for each, or is empty. A thread ends when the phase is [`Phase::Stopping`] or
+    /// a later one, and its last connection is done.
     pub fn start(
         config: &Arc<Config>,
-        pools: &[Arc<Pool>],
         shared: &Arc<Pools>,
-        listeners: Vec<BoundListener>,
         phase: &watch::Receiver<Phase>,
         access_log: Vec<access_log::Lane>,
     ) -> std::io::Result<Self> {
@@ -114,12 +113,30 @@ impl Workers {
         }
         starting.iter().take(threads.len()).collect::<std::io::Result<()>>()?;
         let managed = shared.managed.clone();
-        let workers = Self { threads, inboxes, listeners: RefCell::default(), managed };
-        let places = workers.inboxes.iter().map(mpsc::Sender::try_reserve).collect::<Result<_, _>>();
+        Ok(Self { threads, inboxes, listeners: RefCell::default(), managed })
+    }
+
+    /// Begins to serve: every worker accepts from its own socket of every listener.
+    pub fn open(
+        &self,
+        config: &Arc<Config>,
+        pools: &[Arc<Pool>],
+        listeners: Vec<BoundListener>,
+    ) -> std::io::Result<Taking> {
+        let places = self.inboxes.iter().map(mpsc::Sender::try_reserve).collect::<Result<_, _>>();
         let places = places.map_err(|_| std::io::Error::other("a worker has ended at its start"))?;
         let listeners = listeners.into_iter().map(Bound::Now).collect();
-        Prepared { workers: &workers, places, listeners }.commit(config, pools);
-        Ok(workers)
+        Ok(Prepared { workers: self, places, listeners }.commit(config, pools))
+    }
+
+    /// The listeners that are open, with their sockets.
+    pub fn listeners(&self) -> Ref<'_, [BoundListener]> {
+        Ref::map(self.listeners.borrow(), Vec::as_slice)
+    }
+
+    /// Lets go of the sockets: once the workers have too, they are closed, or another process' alone.
+    pub fn release(&self) {
+        self.listeners.take();
     }
 
     /// Whether all have ended.
@@ -233,12 +250,14 @@ async fn run(worker: Worker, mut changes: mpsc::Receiver<Change>, mut phase: wat
         }
         std::future::pending().await
     };
-    tokio::select! {
+    let succeeded = tokio::select! {
         // An error means that the server is gone: the same as a stop.
-        _ = phase.wait_for(|phase| *phase == Phase::Stopping) => {}
-        () = taking => {}
-    }
-    worker.stop();
+        phase = phase.wait_for(|phase| *phase >= Phase::Stopping) => {
+            phase.is_ok_and(|phase| *phase == Phase::Succeeded)
+        }
+        () = taking => unreachable!("changes have no end"),
+    };
+    worker.stop(succeeded);
     while worker.is_busy() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -23,6 +23,8 @@ mod explain;
 mod forwarding;
 mod framing;
 mod grpc;
+mod handover;
+mod handover_load;
 mod hang_up;
 mod harness;
 mod hop_by_hop;

@@ -1,10 +1,14 @@
-//! The node as a service of systemd: what it tells, and the unit that comes with it.
+//! The node as a service of systemd: what it tells, what it is passed, and the units that come with it.
 
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
-use crate::support::{Edge, Gate, Origin, Raw, Reply, Setup, eventually};
+use crate::support::{Client, Edge, Gate, Origin, Raw, Reply, Setup, eventually};
 
 /// What stands for systemd: the socket that `NOTIFY_SOCKET` names, and all that was told so far.
 struct Systemd {
@@ -117,6 +121,78 @@ async fn the_watchdog_of_another_process_is_not_fed() {
     assert!(!systemd.ever.iter().any(|told| told.contains("WATCHDOG")), "{:?}", systemd.ever);
 }
 
+/// Where sockets are on their way through a shell: beyond what else is open.
+const FAR: i32 = 900;
+
+/// Runs the program as systemd would run it with these sockets, named so; what it has written to its end, or until it listens.
+fn activated(config: &Path, names: &str, count: usize, sockets: &[&TcpListener]) -> (Child, Vec<String>) {
+    // The shell puts them where systemd does, and becomes the program, so that LISTEN_PID is right.
+    let moves: Vec<_> = (0..sockets.len()).map(|at| format!("{}<&{}", 3 + at, FAR + at as i32)).collect();
+    let moves = if moves.is_empty() { ":".to_owned() } else { format!("exec {}", moves.join(" ")) };
+    let script = format!(
+        "{moves}; LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names} exec {} run --config {}",
+        env!("CARGO_BIN_EXE_selvedge"),
+        config.display()
+    );
+    let mut command = Command::new("bash");
+    command.args(["-c", &script]).stdin(Stdio::null()).stderr(Stdio::piped()).env("NO_COLOR", "1");
+    let raw: Vec<_> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
+    // SAFETY: between fork and exec this makes system calls only.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+            for (at, raw) in raw.iter().enumerate() {
+                if libc::dup2(*raw, FAR + at as i32) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            Ok(())
+        });
+    }
+    let mut child = command.spawn().unwrap();
+    let mut lines = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        lines.push(line.unwrap());
+        if lines[lines.len() - 1].contains("admin API") {
+            break;
+        }
+    }
+    (child, lines)
+}
+
+#[tokio::test]
+async fn sockets_of_systemd_are_listeners_by_name_and_a_wrong_one_is_a_clear_error() {
+    let origin = Origin::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("selvedge.toml");
+    let (web, other) = (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+    let at = |socket: &TcpListener| socket.local_addr().unwrap();
+    // The workers share the one socket.
+    std::fs::write(&config, Edge::before(&origin).top("workers = 3").text()).unwrap();
+    let (mut child, lines) = activated(&config, "web", 1, &[&web]);
+    assert!(lines.iter().any(|line| line.contains(&format!("{}", at(&web)))), "{lines:?}");
+    for _ in 0..30 {
+        assert_eq!(Client::to(at(&web)).get("/").await.status, 200);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Without a name that fits it is found by its address.
+    let text = Edge::before(&origin).text().replacen("127.0.0.1:0", &at(&web).to_string(), 1);
+    std::fs::write(&config, text).unwrap();
+    let (mut child, _) = activated(&config, "selvedge.socket", 1, &[&web]);
+    assert_eq!(Client::to(at(&web)).get("/").await.status, 200);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for (names, sockets, expected) in [
+        ("web", vec![&other], "and listener.address says"),
+        ("web:odd", vec![&web, &other], "no listener has that name"),
+    ] {
+        let (mut child, lines) = activated(&config, names, sockets.len(), &sockets);
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains(expected)), "{expected}: {lines:?}");
+    }
+}
+
 /// The unit called `name` with the built program in the place of the installed one.
 fn unit(folder: &Path, name: &str) -> PathBuf {
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/systemd").join(name);
@@ -134,7 +210,7 @@ fn analyze(arguments: &[&str]) -> Option<(bool, String)> {
 }
 
 #[test]
-fn the_unit_is_good_and_the_service_is_hardened() {
+fn the_units_are_good_and_the_service_is_hardened() {
     let Some((_, version)) = analyze(&["--version"]) else {
         println!("systemd-analyze is not installed");
         return;
@@ -142,7 +218,9 @@ fn the_unit_is_good_and_the_service_is_hardened() {
     let version: u32 = version.split_whitespace().nth(1).unwrap().parse().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let service = unit(folder.path(), "selvedge.service");
-    let (good, said) = analyze(&["verify", "--man=no", service.to_str().unwrap()]).unwrap();
+    let socket = unit(folder.path(), "selvedge.socket");
+    let (service_path, socket_path) = (service.to_str().unwrap(), socket.to_str().unwrap());
+    let (good, said) = analyze(&["verify", "--man=no", service_path, socket_path]).unwrap();
     // The unit is also good for older ones, which report the one word that they do not know.
     let unknown = |line: &&str| version < 253 && line.ends_with("ignoring: notify-reload");
     assert!(good && said.lines().all(|line| unknown(&line)), "{said}");

@@ -275,6 +275,38 @@ impl Edge {
         found.unwrap()
     }
 
+    /// Numbers of the processes that it has started to take its place.
+    pub fn successors(&self) -> Vec<u32> {
+        let log = self.log.lock().unwrap();
+        let started = log.iter().filter(|line| line.contains("a new process is started to take over"));
+        let pid = |line: &String| {
+            let (_, rest) = line.split_once("pid=")?;
+            rest.split_whitespace().next()?.parse::<u32>().ok()
+        };
+        started.filter_map(pid).collect()
+    }
+
+    /// Answer of the admin API to a request for an upgrade.
+    pub async fn upgrade(&self) -> Response {
+        self.admin_client().request("POST", "/v1/upgrade", &["Connection: close"], b"").await
+    }
+
+    /// The same; panics if it is refused.
+    pub async fn is_upgraded(&self) {
+        let answer = self.upgrade().await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+
+    /// Sends SIGUSR2.
+    pub fn ask_for_upgrade(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::USR2).expect("SIGUSR2 can be sent");
+    }
+
+    /// Sends a signal to a process that has taken its place.
+    pub fn signal_successor(&self, pid: u32, signal: Signal) {
+        let _ = Pid::from_raw(pid as i32).map(|pid| kill_process(pid, signal));
+    }
+
     /// Everything logged so far.
     pub fn log(&self) -> String {
         self.log.lock().unwrap().join("\n")
@@ -436,6 +468,13 @@ impl Drop for Edge {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        for pid in self.successors() {
+            // It may have ended long ago, and its number be another's.
+            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            if name.trim() == "selvedge" {
+                self.signal_successor(pid, Signal::KILL);
+            }
+        }
         let log = self.log();
         if std::thread::panicking() {
             eprintln!("--- log of the edge\n{log}\n---");

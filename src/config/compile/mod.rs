@@ -111,6 +111,11 @@ impl Compiler<'_> {
             forwarding: forwarding_fields(file.forwarding.or_default()),
             watch: file.watch.or(true),
             shutdown: self.shutdown(file.shutdown.or_default()),
+            upgrade_deadline: self.within(
+                file.upgrade.or_default().deadline,
+                seconds(60),
+                seconds(1)..=seconds(3600),
+            ),
             log: log_lines(file.log.or_default()),
             access_log: self.access_log(file.access_log),
             resolver: Arc::new(self.resolver(file.resolver.or_default())),
@@ -153,6 +158,7 @@ impl Compiler<'_> {
         Shutdown {
             deadline: self.within(file.deadline, seconds(30), Duration::ZERO..=DAY),
             delay: self.within(file.delay, Duration::ZERO, Duration::ZERO..=seconds(3600)),
+            spread: self.within(file.spread, seconds(2), Duration::ZERO..=seconds(3600)),
         }
     }
 

@@ -102,6 +102,7 @@ tables! {
         dns: Dns,
         forwarding: Forwarding,
         shutdown: Shutdown,
+        upgrade: Upgrade,
         log: Log,
         resolver: Resolver,
         acme: Acme,
@@ -486,6 +487,12 @@ tables! {
     table Shutdown {
         deadline: Duration,
         delay: Duration,
+        spread: Duration,
+    }
+
+    /// `[upgrade]`
+    table Upgrade {
+        deadline: Duration,
     }
 
     /// `[log]`

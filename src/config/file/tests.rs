@@ -78,6 +78,7 @@ fn the_reference_shows_every_key_in_its_table() {
         ("dns.nearest", Nearest::KEYS),
         ("forwarding", Forwarding::KEYS),
         ("shutdown", Shutdown::KEYS),
+        ("upgrade", Upgrade::KEYS),
         ("log", Log::KEYS),
     ];
     assert_eq!(tables.len(), TABLES.len(), "every table is in the list above: {TABLES:?}");

@@ -125,6 +125,7 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
+    let _open = Open::count(&control);
     let hold = Rc::new(Hold::default());
     let service = service_fn(|request| {
         let control = control.clone();
@@ -137,7 +138,18 @@ async fn connection<S>(
     builder.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(HEAD_MAX);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let served = async {
-        match timeout(limits.life, connection.as_mut()).await {
+        let lives = tokio::select! {
+            lives = timeout(limits.life, connection.as_mut()) => lives,
+            // What comes next is for the process that has taken the place of this one.
+            () = control.succeeded() => match hold.streams.get() {
+                true => return Ok(()),
+                false => {
+                    connection.as_mut().graceful_shutdown();
+                    timeout(limits.end, connection.as_mut()).await
+                }
+            },
+        };
+        match lives {
             Ok(ended) => ended,
             // It ends by itself, and its connection with it.
             Err(_) if hold.streams.get() => connection.await,
@@ -156,6 +168,22 @@ async fn connection<S>(
     };
     if let Err(error) = ended {
         debug!(%error, "a connection to the admin API broke");
+    }
+}
+
+/// Counts a connection to the admin API.
+struct Open(Rc<Control>);
+
+impl Open {
+    fn count(control: &Rc<Control>) -> Self {
+        control.asked.set(control.asked.get() + 1);
+        Self(control.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.asked.set(self.0.asked.get() - 1);
     }
 }
 
@@ -184,7 +212,7 @@ mod tests {
         let (_, phase) = tokio::sync::watch::channel(Phase::Serving);
         let node = Node { pools, phase, started: Instant::now(), explain: |_, _, _| Ok(Default::default()) };
         let (ours, theirs) = duplex(buffer);
-        let control = Rc::new(Control::new(node, config, Vec::new()));
+        let control = Rc::new(Control::new(node, config, Vec::new(), None));
         let feed = Rc::new(Feed::new(SHORT / 10));
         let fed = (control.clone(), feed.clone());
         spawn_local(async move { fed.1.run(&fed.0).await });

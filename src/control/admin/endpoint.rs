@@ -21,6 +21,8 @@ pub(super) enum Endpoint {
     Reload,
     /// `/v1/explain`
     Explain,
+    /// `/v1/upgrade`
+    Upgrade,
     /// `/v1/dns`
     Dns,
     /// `/v1/events`
@@ -58,6 +60,7 @@ impl Endpoint {
             "/v1/openapi.json" => return Some(Self::OpenApi),
             "/v1/reload" => return Some(Self::Reload),
             "/v1/explain" => return Some(Self::Explain),
+            "/v1/upgrade" => return Some(Self::Upgrade),
             "/v1/dns" => return Some(Self::Dns),
             "/v1/events" => return Some(Self::Events),
             "/v1/pools" => return Some(Self::Pools),
@@ -83,7 +86,7 @@ impl Endpoint {
         match self {
             Self::TargetState { .. } => "PUT",
             Self::Target { .. } | Self::Shift(_) => "PUT, DELETE",
-            Self::Reload | Self::Explain => "POST",
+            Self::Reload | Self::Explain | Self::Upgrade => "POST",
             _ => "GET, HEAD",
         }
     }

@@ -3,13 +3,16 @@
 //! Not obvious: a unix socket leaves its file behind when its process dies. A file that nobody answers at is replaced;
 //! one that somebody answers at, or that is no socket, is left alone and named in the error.
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
@@ -47,6 +50,32 @@ impl AdminListener {
             AdminAddress::Unix(path) => bind_unix(path)?,
         };
         Ok(Self { socket, address })
+    }
+
+    /// A socket that another process has bound to that address, and that has left its file to this one.
+    pub fn adopt(address: &AdminAddress, socket: OwnedFd) -> io::Result<Self> {
+        let (socket, address) = match address {
+            AdminAddress::Tcp(_) => {
+                let socket = TcpListener::from(socket);
+                socket.set_nonblocking(true)?;
+                let address = socket.local_addr()?;
+                (AdminSocket::Tcp(socket), AdminAddress::Tcp(address))
+            }
+            AdminAddress::Unix(path) => {
+                let socket = UnixListener::from(socket);
+                socket.set_nonblocking(true)?;
+                (AdminSocket::Unix(socket, SocketFile::at(path)), address.clone())
+            }
+        };
+        Ok(Self { socket, address })
+    }
+
+    /// Its socket, for a process that is to answer there too; and its file, if it has one.
+    pub fn share(&self) -> io::Result<(OwnedFd, Option<SocketFile>)> {
+        Ok(match &self.socket {
+            AdminSocket::Tcp(socket) => (socket.as_fd().try_clone_to_owned()?, None),
+            AdminSocket::Unix(socket, file) => (socket.as_fd().try_clone_to_owned()?, Some(file.clone())),
+        })
     }
 
     /// Where it is bound: with the port that was found, when 0 was asked for. Its `Display` is the form of the
@@ -101,17 +130,35 @@ fn bind_unix(path: &Path) -> Result<(AdminSocket, AdminAddress), BindError> {
     let listener = bind().map_err(|error: io::Error| {
         failed(format!("cannot be bound: {error}"), "write a path in a folder that exists and can be written")
     })?;
-    let file = SocketFile(path.to_path_buf());
-    Ok((AdminSocket::Unix(listener, file), AdminAddress::Unix(path.to_path_buf())))
+    Ok((AdminSocket::Unix(listener, SocketFile::at(path)), AdminAddress::Unix(path.to_path_buf())))
 }
 
-/// Removes the socket's file at the end.
-pub(super) struct SocketFile(PathBuf);
+/// The file of a unix socket: removed when the last of its owners is gone.
+#[derive(Clone)]
+pub struct SocketFile(Rc<OwnedFile>);
 
-impl Drop for SocketFile {
+struct OwnedFile {
+    path: PathBuf,
+    is_ours: Cell<bool>,
+}
+
+impl SocketFile {
+    fn at(path: &Path) -> Self {
+        Self(Rc::new(OwnedFile { path: path.to_path_buf(), is_ours: Cell::new(true) }))
+    }
+
+    /// It belongs to another process from now on, which removes it.
+    pub fn leave(&self) {
+        self.0.is_ours.set(false);
+    }
+}
+
+impl Drop for OwnedFile {
     fn drop(&mut self) {
-        let gone_anyway = fs::remove_file(&self.0);
-        drop(gone_anyway);
+        if self.is_ours.get() {
+            let gone_anyway = fs::remove_file(&self.path);
+            drop(gone_anyway);
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod listen;
 mod register;
 mod reload;
 mod reply;
+mod upgrade;
 mod view;
 
 use std::rc::Rc;
@@ -40,7 +41,7 @@ use dns_view::DnsView;
 use endpoint::Endpoint;
 use events::{Feed, Hold};
 use guard::Guard;
-pub use listen::{AdminListener, BindError};
+pub use listen::{AdminListener, BindError, SocketFile};
 use reply::{ApiError, JSON, Reply, TEXT, json, text};
 use view::{NodeView, PoolView};
 
@@ -106,6 +107,7 @@ async fn reply(
         Endpoint::OpenApi => Ok(text(StatusCode::OK, JSON, OPENAPI)),
         Endpoint::Reload => reload::reload(control, request).await,
         Endpoint::Explain => explain::explain(control, &read_json(request).await?),
+        Endpoint::Upgrade => upgrade::upgrade(control, read_json_or_nothing(request).await?).await,
         Endpoint::Dns => {
             let nodes = control.dns.as_ref().ok_or_else(no_dns)?;
             Ok(json(StatusCode::OK, &DnsView::of(nodes)))

@@ -3,6 +3,7 @@
 //! Keys may be added and are never renamed. Counts are those since the start of the process, quantiles those of the
 //! last minute.
 
+use std::borrow::Cow;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Serialize, Serializer};
@@ -19,8 +20,10 @@ use crate::pool::{AdminState, Failure, HealthState, Snapshot, Status, Stay, Verd
 use crate::telemetry::time::rfc3339;
 
 mod discovery;
+mod upgrade;
 
 use discovery::{DiscoveryView, StateView};
+use upgrade::UpgradeView;
 
 /// `GET /v1/pools`.
 #[derive(Serialize)]
@@ -45,6 +48,7 @@ struct NodeFacts {
     requests: u64,
     refused: u64,
     config: ConfigView,
+    upgrade: UpgradeView,
     state: StateView,
 }
 
@@ -114,7 +118,7 @@ struct DecisionView {
     at: String,
     /// Target or zone.
     subject: String,
-    what: &'static str,
+    what: Cow<'static, str>,
     reason: String,
 }
 
@@ -249,6 +253,7 @@ impl NodeView {
                 requests: workers.sum(|lane| &lane.requests),
                 refused,
                 config: ConfigView::of(control),
+                upgrade: UpgradeView::of(control),
                 state: StateView::of(&control.state),
             },
             pools: running.pools.iter().map(|pool| PoolView::of(pool)).collect(),

@@ -40,6 +40,11 @@ pub(super) struct Knowledge {
 }
 
 impl Knowledge {
+    /// Of a name whose targets are known from before if `good`.
+    pub(super) fn from_before(good: bool) -> Self {
+        Self { good, ..Self::default() }
+    }
+
     /// Takes what a lookup brought at `now`; `unit` is random, from 0.0 to 1.0.
     pub(super) fn take(&mut self, outcome: Outcome, now: Instant, rules: &Discover, unit: f64) -> Decision {
         let lack = match outcome {

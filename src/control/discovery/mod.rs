@@ -78,7 +78,8 @@ impl Names {
 /// Keeps the targets of one name up to date, until dropped.
 async fn follow(pool: Rc<PoolControl>, resolver: Rc<Resolver>, rules: Discover, progress: Rc<Progress>) {
     let source = Source::Dns(progress.question.clone());
-    let (mut hosts, mut knowledge, mut reach) = (Hosts::default(), Knowledge::default(), Reach::default());
+    let (mut hosts, mut reach) = (Hosts::default(), Reach::default());
+    let mut knowledge = Knowledge::from_before(!pool.sources().of(&source).is_empty());
     loop {
         let outcome = lookup::look_up(&resolver, &rules, &mut hosts).await;
         let name = &pool.pool().name;

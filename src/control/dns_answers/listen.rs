@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -81,6 +82,25 @@ impl DnsListener {
         Ok(bound)
     }
 
+    /// Sockets that another process has bound to the addresses of the configuration, in their order.
+    pub fn adopt(config: &Arc<Dns>, sockets: Vec<(UdpSocket, TcpListener)>) -> io::Result<Self> {
+        let mut addresses = Vec::new();
+        for (udp, tcp) in &sockets {
+            udp.set_nonblocking(true)?;
+            tcp.set_nonblocking(true)?;
+            addresses.push(udp.local_addr()?);
+        }
+        Ok(Self { config: config.clone(), sockets, addresses })
+    }
+
+    /// Its sockets, with the addresses of the configuration, for a process that is to answer there too.
+    pub fn share(&self) -> io::Result<Vec<(SocketAddr, OwnedFd, OwnedFd)>> {
+        let one = |(address, (udp, tcp)): (&SocketAddr, &(UdpSocket, TcpListener))| {
+            Ok((*address, udp.as_fd().try_clone_to_owned()?, tcp.as_fd().try_clone_to_owned()?))
+        };
+        self.config.addresses.iter().zip(&self.sockets).map(one).collect()
+    }
+
     /// Where it is bound.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -107,7 +127,7 @@ impl DnsListener {
                 drop(started.send(serving));
                 if !failed {
                     // An error means that the server is gone: the same as a stop.
-                    let _ = phase.wait_for(|phase| *phase == Phase::Stopping).await;
+                    let _ = phase.wait_for(|phase| *phase >= Phase::Stopping).await;
                 }
             });
         })?;

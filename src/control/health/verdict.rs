@@ -34,6 +34,16 @@ impl Checks {
         Self { state, passes: 0, failures: 0 }
     }
 
+    /// What another process has found.
+    pub fn inherited(state: HealthState, passes: u32, failures: u32) -> Self {
+        Self { state, passes, failures }
+    }
+
+    /// Checks in a row that passed, and that failed: one of them is 0.
+    pub fn in_a_row(&self) -> (u32, u32) {
+        (self.passes, self.failures)
+    }
+
     /// Goes on under other rules. What was found stays; without checks, every target is healthy.
     pub fn adopt(&mut self, rules: &config::Health) {
         if !rules.enabled {

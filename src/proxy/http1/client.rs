@@ -114,16 +114,18 @@ impl Client {
     }
 
     /// Reads the next request's head. The deadline for its first byte is `keep_alive`, for its last `head_timeout` from
-    /// the first; a listener that is closed does not wait for the first byte.
+    /// the first; of a listener that is closed, the connection at this `place` waits for as long as [`Leaving`] says.
+    ///
+    /// [`Leaving`]: crate::proxy::leaving::Leaving
     pub(crate) async fn next_request(
         &self,
-        listening: &Listening,
+        (listening, place): (&Listening, f64),
         listener: &config::Listener,
         first: bool,
         worker: &Worker,
     ) -> Result<Request, NoRequest> {
         let mut begun = !self.input.borrow().is_empty();
-        let mut leaving = false;
+        let mut leaves = false;
         self.deadline.set(if begun || first { listener.head_timeout } else { listener.keep_alive });
         let request = std::future::poll_fn(|cx| {
             loop {
@@ -158,12 +160,16 @@ impl Client {
                         let refused = NoRequest::Refused(Refusal::HeadTimeout);
                         return Poll::Ready(Err(if begun { refused } else { NoRequest::Over }));
                     }
-                    Poll::Pending if !begun && listening.is_closing() && !leaving => {
-                        // A connection that was accepted just now has its request under way.
-                        leaving = true;
-                        self.deadline.set(if first { FIRST_GRACE } else { Duration::ZERO });
-                    }
-                    Poll::Pending => return Poll::Pending,
+                    Poll::Pending => match listening.leaving() {
+                        Some(leaving) if !begun && !leaves => {
+                            leaves = true;
+                            // A connection that was accepted just now has its request under way.
+                            let least = if first { FIRST_GRACE } else { Duration::ZERO };
+                            let wait = leaving.wait(place, worker.deadlines.coarse_ticks());
+                            self.deadline.set((wait + leaving.grace()).max(least));
+                        }
+                        _ => return Poll::Pending,
+                    },
                 }
             }
         })

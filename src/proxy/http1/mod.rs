@@ -62,6 +62,7 @@ pub(crate) async fn serve(
         peer,
         writing: worker.deadlines.register(),
         outgoing: Outgoing::default(),
+        place: worker.random.unit(),
     };
     connection.run().await;
     let Connection { client, peer, .. } = connection;
@@ -79,6 +80,8 @@ struct Connection {
     peer: Peer,
     writing: Deadline,
     outgoing: Outgoing,
+    /// Where among all connections it leaves when the listener closes, 0.0 to 1.0.
+    place: f64,
 }
 
 /// Whether the connection goes on after an answer.
@@ -95,7 +98,10 @@ impl Connection {
     async fn run(&mut self) {
         let mut first = true;
         loop {
-            let request = self.client.next_request(&self.listening, &self.listener, first, self.worker).await;
+            let request = self
+                .client
+                .next_request((&self.listening, self.place), &self.listener, first, self.worker)
+                .await;
             let next = match request {
                 Ok(request) => {
                     self.worker.lane().requests.bump();
@@ -141,8 +147,14 @@ impl Connection {
         };
         // The client has left: dropping the exchange has cancelled the attempt.
         let Some(Some(answer)) = answer else { return Next::Abort };
-        let keep_alive = keep_alive && !self.listening.is_closing();
+        let keep_alive = keep_alive && !self.is_leaving();
         self.answer(answer, Request { is_head, http10, keep_alive }).await
+    }
+
+    /// Whether the client is to leave now, with an answer that says so.
+    fn is_leaving(&self) -> bool {
+        let now = || self.worker.deadlines.coarse_ticks();
+        self.listening.leaving().is_some_and(|leaving| leaving.wait(self.place, now()).is_zero())
     }
 
     async fn refuse(&mut self, refusal: Refusal) -> Next {

@@ -78,7 +78,8 @@ pub(crate) async fn serve(
     let watch = Rc::new(Watch::new(worker));
     let wire = Wire::new(io.clone(), begun.input, watch.clone());
     let deadline = worker.deadlines.register();
-    let end = match shake_hands(&listening, &listener, wire, &deadline).await {
+    let place = worker.random.unit();
+    let end = match shake_hands((&listening, place), &listener, wire, (worker, &deadline)).await {
         Ok(h2) => {
             let _open = Open::count(worker);
             let held = Held::new(listener.http2.max_buffered);
@@ -88,6 +89,8 @@ pub(crate) async fn serve(
                 listening,
                 shared,
                 deadline: &deadline,
+                asked: None,
+                place,
                 phase: Phase::Open,
                 waits: Waits::Nothing,
             };
@@ -119,10 +122,10 @@ enum End {
 
 /// Settings both ways.
 async fn shake_hands(
-    listening: &Listening,
+    (listening, place): (&Listening, f64),
     listener: &config::Listener,
     wire: Wire,
-    deadline: &Deadline,
+    (worker, deadline): (&Worker, &Deadline),
 ) -> Result<server::Connection<Wire, Piece>, End> {
     let bounds = &listener.http2;
     // More than may be, so that what is too large is seen, and answered by us. Each field counts 32 bytes more than it has.
@@ -143,7 +146,7 @@ async fn shake_hands(
         .handshake(wire);
     let mut handshake = pin!(handshake);
     deadline.set(listener.head_timeout);
-    let mut leaving = false;
+    let mut leaves = false;
     std::future::poll_fn(|cx| {
         match handshake.as_mut().poll(cx) {
             Poll::Ready(Ok(connection)) => {
@@ -154,10 +157,13 @@ async fn shake_hands(
             Poll::Ready(Err(_)) => return Poll::Ready(Err(End::Fault(Http2Fault::Preface))),
             Poll::Pending => {}
         }
-        if listening.is_closing() && !std::mem::replace(&mut leaving, true) {
-            deadline.set(FIRST_GRACE);
+        if let Some(leaving) = listening.leaving()
+            && !std::mem::replace(&mut leaves, true)
+        {
+            let wait = leaving.wait(place, worker.deadlines.coarse_ticks());
+            deadline.set((wait + leaving.grace()).max(FIRST_GRACE));
         }
-        deadline.poll(cx).map(|_| Err(if leaving { End::Gone } else { End::Fault(Http2Fault::Preface) }))
+        deadline.poll(cx).map(|_| Err(if leaves { End::Gone } else { End::Fault(Http2Fault::Preface) }))
     })
     .await
 }
@@ -168,6 +174,10 @@ struct Connection<'a> {
     listening: Rc<Listening>,
     shared: Rc<Shared>,
     deadline: &'a Deadline,
+    /// When the client is to be asked to leave, once the listener is closed.
+    asked: Option<Deadline>,
+    /// Where among all connections that is, 0.0 to 1.0.
+    place: f64,
     phase: Phase,
     waits: Waits,
 }
@@ -233,7 +243,7 @@ impl Connection<'_> {
                 self.end(Reason::ENHANCE_YOUR_CALM, End::Fault(fault));
                 return Poll::Ready(None);
             }
-            if self.listening.is_closing() && self.phase == Phase::Open {
+            if self.phase == Phase::Open && self.poll_asked(cx).is_ready() {
                 self.leave();
                 return Poll::Ready(None);
             }
@@ -254,6 +264,21 @@ impl Connection<'_> {
                 Poll::Ready(None)
             }
         }
+    }
+
+    /// Ready when the listener is closed and it is this connection's turn to leave.
+    fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(leaving) = self.listening.leaving() else { return Poll::Pending };
+        let wait = leaving.wait(self.place, self.ticks());
+        if wait.is_zero() {
+            return Poll::Ready(());
+        }
+        let deadlines = &self.shared.worker.deadlines;
+        let asked = self.asked.get_or_insert_with(|| deadlines.register());
+        if !asked.is_set() {
+            asked.set(wait);
+        }
+        asked.poll(cx).map(|_| ())
     }
 
     /// The deadline follows what is waited for just now.

@@ -126,7 +126,7 @@ impl Acceptor {
             if let Poll::Ready(result) = shaking.as_mut().poll(cx) {
                 return Poll::Ready(Some(result));
             }
-            if listening.is_closing() && !std::mem::replace(&mut leaving, true) {
+            if listening.leaving().is_some() && !std::mem::replace(&mut leaving, true) {
                 deadline.set(LAST_GRACE.min(self.timeout));
             }
             deadline.poll(cx).map(|_| None)
