@@ -79,6 +79,7 @@ fn the_reference_shows_every_key_in_its_table() {
         ("forwarding", Forwarding::KEYS),
         ("shutdown", Shutdown::KEYS),
         ("upgrade", Upgrade::KEYS),
+        ("access_log", AccessLog::KEYS),
         ("log", Log::KEYS),
     ];
     assert_eq!(tables.len(), TABLES.len(), "every table is in the list above: {TABLES:?}");
