@@ -115,9 +115,9 @@ impl Watched {
         let of = format!("replicaof 127.0.0.1 {}\nrepl-ping-replica-period 1\n", primary.port);
         let servers = vec![Server::start(&of), Server::start(&of)];
         let servers: Vec<_> = std::iter::once(primary).chain(servers).collect();
-        servers[0].ask_until(&["INFO", "replication"], "connected_slaves:2");
         for replica in &servers[1..] {
-            replica.ask_until(&["INFO", "replication"], "master_link_status:up");
+            // Only then does the primary wait for it.
+            servers[0].ask_until(&["INFO", "replication"], &format!("port={},state=online", replica.port));
         }
         let config = format!(
             "sentinel monitor shop 127.0.0.1 {} 2\nsentinel down-after-milliseconds shop 2000\n\

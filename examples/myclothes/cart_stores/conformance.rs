@@ -346,7 +346,8 @@ async fn a_write_that_no_replica_has_is_not_said_to_be_kept() {
     let ana = add(&unsafe_one, &Visitor::new(), 1, 1).await.unwrap();
     assert!(matches!(add(&safe, &ana, 1, 1).await, Err(Failure::CartsAway)));
     let replica = Server::start(&format!("replicaof 127.0.0.1 {}\n", server.port));
-    replica.ask_until(&["INFO", "replication"], "master_link_status:up");
+    // Only then does the primary wait for it.
+    server.ask_until(&["INFO", "replication"], "state=online");
     add(&safe, &ana, 2, 1).await.unwrap();
     // A replica asked by mistake takes nothing.
     let [wrong, _] = redis(&format!("redis://{}", replica.address()));
