@@ -4,6 +4,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod decision;
+pub mod descriptors;
 pub mod handover;
 pub mod lifecycle;
 pub mod pool;

@@ -17,6 +17,7 @@ use tokio::task::LocalSet;
 
 use crate::config::{AdminAddress, Config};
 use crate::control::{self, AdminListener, Control, DnsListener, SocketFile};
+use crate::descriptors;
 use crate::handover::passed::Passed;
 use crate::handover::predecessor::{Leftovers, Predecessor};
 use crate::handover::successor::{Others, Program, REPORT, Successor, Upgrader};
@@ -82,6 +83,7 @@ async fn serve(config: &Arc<Config>, predecessor: &mut Option<Predecessor>) -> R
     let mut signals = Signals::listen()?;
     let (others, file) = shared(config, admin.as_ref(), dns.as_ref())?;
     let pools = Arc::new(Pools::new(config.workers));
+    pools.room.set_connections(descriptors::share_out(config));
     let (phase, watching) = watch::channel(Phase::Starting);
     let log = config.access_log.as_ref().map(|log| access_log::Log::start(log, config.workers, &pools));
     let mut log = log.transpose()?;

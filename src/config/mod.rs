@@ -81,6 +81,8 @@ pub struct Config {
     pub forwarding: Forwarding,
     /// Whether a change of [`Source::read`] is taken up without being asked. Default on.
     pub watch: bool,
+    /// What the whole node may use.
+    pub limits: Limits,
     /// How a node stops.
     pub shutdown: Shutdown,
     /// What a process that is to take the place of this one has to become ready. Default 60 s.
@@ -168,6 +170,8 @@ pub struct Listener {
     pub trace_sources: Vec<IpNet>,
     /// Open connections of this listener over all workers; more wait in the kernel's queue. Default 65536.
     pub max_connections: usize,
+    /// What one client may use; `None`, the default, for no limit.
+    pub per_client: Option<PerClient>,
     /// From a request's first byte (or the accept) to the end of its head. Default 10 s.
     pub head_timeout: Duration,
     /// Between an answer and the next request of a connection. Default 60 s.
@@ -190,6 +194,32 @@ pub struct Listener {
     pub proxy_protocol: Option<ProxyProtocol>,
     /// Certificates and more, if clients speak TLS here. Default: they do not.
     pub tls: Option<Arc<tls::ListenerTls>>,
+}
+
+/// What one client may use of a listener. At least one of the two limits is set.
+#[derive(Debug, Clone)]
+pub struct PerClient {
+    /// Open connections; one more is closed. Default: no limit.
+    pub max_connections: Option<u32>,
+    /// Requests; one more is answered with 429. Default: no limit.
+    pub rate: Option<RequestRate>,
+    /// Bits of an IPv4 address that make a client. Default 32.
+    pub ipv4_prefix: u8,
+    /// The same of an IPv6 address. Default 64.
+    pub ipv6_prefix: u8,
+    /// Who is not limited. Default: nobody.
+    pub exempt: Vec<IpNet>,
+}
+
+/// So many requests in such a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestRate {
+    /// At least 1.
+    pub requests: u32,
+    /// A second, a minute or an hour.
+    pub per: Duration,
+    /// Requests that may come at once after a pause. Default: what the rate allows in a second, at least 1.
+    pub burst: u32,
 }
 
 /// What a client may speak.
@@ -416,6 +446,15 @@ pub struct Forwarding {
     pub request_id: bool,
     /// `traceparent` (W3C): continued if sent, else started. Default off.
     pub traceparent: bool,
+}
+
+/// What the whole node may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Requests in flight over all pools, waiting ones included; one more is answered with 503. Default 65536.
+    pub max_requests: Option<usize>,
+    /// Bytes of resident memory above which requests are refused. Default: no limit.
+    pub memory: Option<u64>,
 }
 
 /// How a node stops.

@@ -13,8 +13,8 @@ use super::{Control, Phase, discovery, dns_answers, phase_word};
 use crate::config::ZoneName;
 use crate::pool::counters::{Distribution, Lanes};
 use crate::pool::{
-    Counter, Failure, HandshakeFailure, Http2Fault, Http2Lane, PoolLane, ProxyHeaderFailure, Refusal, Status,
-    TargetLane, TunnelEnd, Verdict, WorkerLane,
+    Counter, Failure, HandshakeFailure, Http2Fault, Http2Lane, Overload, PoolLane, ProxyHeaderFailure,
+    Refusal, Status, TargetLane, TunnelEnd, Verdict, WorkerLane,
 };
 use crate::telemetry::process::{self, Process};
 use crate::telemetry::prometheus::{COARSE, Exposition, FINE, Family, Kind};
@@ -140,6 +140,7 @@ fn connections(text: &mut Exposition, control: &Control) {
     lines.sample(&[("result", "written")], control.node.pools.access_log.written.get());
     lines.sample(&[("result", "dropped")], lanes.sum(|lane| &lane.access_dropped));
     lines.sample(&[("result", "failed")], control.node.pools.access_log.failed.get());
+    room(text, control);
     let mut tunnels = text.family(
         "selvedge_tunnels_closed_total",
         Kind::Counter,
@@ -164,6 +165,50 @@ fn connections(text: &mut Exposition, control: &Control) {
         let count = lanes.sum(|lane| &lane.refusals[*reason as usize]);
         refusals.sample(&[("reason", reason.as_str())], count);
     }
+}
+
+/// What the node has room for, and what it gave up and refused.
+fn room(text: &mut Exposition, control: &Control) {
+    let lanes = &control.node.pools.workers;
+    text.family(
+        "selvedge_connections_limited_total",
+        Kind::Counter,
+        "Client connections closed because their client has as many as it may.",
+    )
+    .sample(&[], lanes.sum(|lane| &lane.limited));
+    text.family(
+        "selvedge_clients_forgotten_total",
+        Kind::Counter,
+        "Clients whose use was forgotten although it mattered, because there were too many.",
+    )
+    .sample(&[], lanes.sum(|lane| &lane.forgotten));
+    let mut shed = text.family(
+        "selvedge_connections_shed_total",
+        Kind::Counter,
+        "Idle connections closed to make room, by who is at their other end.",
+    );
+    shed.sample(&[("side", "client")], lanes.sum(|lane| &lane.shed_clients));
+    shed.sample(&[("side", "target")], lanes.sum(|lane| &lane.shed_targets));
+    let mut overloads = text.family(
+        "selvedge_overload_refusals_total",
+        Kind::Counter,
+        "Requests refused because the node has no room for them.",
+    );
+    for why in Overload::ALL {
+        let count = lanes.sum(|lane| &lane.overloads[*why as usize]);
+        overloads.sample(&[("reason", why.as_str())], count);
+    }
+    text.family("selvedge_connections_max", Kind::Gauge, "Client connections that file descriptors allow.")
+        .sample(&[], control.node.pools.room.connections());
+    let limits = control.running().config.limits;
+    text.family(
+        "selvedge_requests_max",
+        Kind::Gauge,
+        "Requests in flight that the node allows; 0 for no limit.",
+    )
+    .sample(&[], limits.max_requests.unwrap_or(0));
+    text.family("selvedge_memory_max_bytes", Kind::Gauge, "Memory that the node may use; 0 for no limit.")
+        .sample(&[], limits.memory.unwrap_or(0));
 }
 
 /// Since 1970.

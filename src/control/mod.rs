@@ -14,6 +14,7 @@
 //! upgrades     the same for another program; inheritance: what it is left
 //! acme/        obtains certificates; durable: files that are whole after a crash
 //! dns_answers/ which nodes are answered to questions for the balancer's own names
+//! strain       whether the node has room for what is asked of it
 //! recent       durations of the last minute
 //! metrics      everything that is counted, as Prometheus reads it
 //! admin/       the HTTP API and the dashboard
@@ -41,6 +42,7 @@ pub mod shift;
 pub mod sources;
 pub mod standing;
 pub mod state;
+pub mod strain;
 pub mod tended;
 pub mod upgrades;
 pub mod window;
@@ -93,6 +95,7 @@ pub async fn run(control: Rc<Control>, admin: Option<AdminListener>) {
     control.running().pools.iter().for_each(|pool| control.tend(pool));
     spawn_local(keep_recent(control.clone()));
     spawn_local(end_shifts(control.clone()));
+    spawn_local(strain::watch(control.clone()));
     let (serving, obtaining) = (control.clone(), control.clone());
     spawn_local(async move {
         // The process that takes the place of this one obtains certificates from then on.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::outcome::{
-    Failure, HandshakeFailure, Http2Fault, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict,
+    Failure, HandshakeFailure, Http2Fault, Overload, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict,
 };
 
 /// A count with one writer and any number of readers.
@@ -110,6 +110,14 @@ pub struct WorkerLane {
     pub open: Counter,
     /// Connections closed at accept because `allow` does not list their source.
     pub denied: Counter,
+    /// Connections closed because their client has as many as it may.
+    pub limited: Counter,
+    /// Clients forgotten for others although their use mattered.
+    pub forgotten: Counter,
+    /// Idle connections of clients closed to make room.
+    pub shed_clients: Counter,
+    /// Idle connections to targets closed to make room.
+    pub shed_targets: Counter,
     /// Connections that began with a PROXY header, as they should.
     pub proxy_headers: Counter,
     /// Connections closed because they did not, by [`ProxyHeaderFailure`].
@@ -118,6 +126,10 @@ pub struct WorkerLane {
     pub accept_errors: Counter,
     /// Requests whose head was read, refused ones included.
     pub requests: Counter,
+    /// Requests of pools in flight now.
+    pub live: Counter,
+    /// Requests refused for want of room, by [`Overload`].
+    pub overloads: [Counter; Overload::COUNT],
     /// Refused requests, by [`Refusal`].
     pub refusals: [Counter; Refusal::COUNT],
     /// Looks that it has taken around: at least one in a second, or it stands still.

@@ -5,6 +5,7 @@
 //! snapshot that names it. Nothing here does I/O, and nothing here awaits anything but the queue's own turn.
 
 pub mod budget;
+pub mod clients;
 pub mod conduct;
 pub mod counters;
 pub mod distinct;
@@ -12,6 +13,7 @@ pub mod inherit;
 pub mod managed;
 pub mod outcome;
 pub mod queue;
+pub mod room;
 pub mod snapshot;
 pub mod target;
 pub mod tiers;
@@ -26,15 +28,17 @@ use tokio::sync::Notify;
 
 use crate::config;
 pub use budget::Budget;
+pub use clients::Clients;
 pub use counters::{
     AccessLogCounts, Counter, Histogram, Http2Lane, Lanes, PoolLane, TargetLane, TlsLane, WorkerLane,
 };
 pub use managed::Managed;
 pub use outcome::{
-    Chosen, Decision, Failure, HandshakeFailure, Http2Fault, OwnTarget, ProxyHeaderFailure, Refusal,
-    TunnelEnd, Verdict, ZoneChoice,
+    Chosen, Decision, Failure, HandshakeFailure, Http2Fault, Overload, OwnTarget, ProxyHeaderFailure,
+    Refusal, TunnelEnd, Verdict, ZoneChoice,
 };
 pub use queue::{Line, WaitQueue};
+pub use room::Room;
 pub use snapshot::{
     AdminState, Duty, HealthState, Keeps, Leave, Member, Snapshot, Status, Stay, Target, ZoneOut,
 };
@@ -118,6 +122,8 @@ pub struct Pools {
     pub access_log: AccessLogCounts,
     /// Certificates that the node obtains by itself.
     pub managed: Arc<Managed>,
+    /// What the node has room for.
+    pub room: Room,
     worker_count: usize,
 }
 
@@ -129,6 +135,7 @@ impl Pools {
             workers: Lanes::new(workers),
             access_log: AccessLogCounts::default(),
             managed: Arc::default(),
+            room: Room::default(),
             worker_count: workers,
         }
     }

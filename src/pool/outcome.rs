@@ -166,6 +166,18 @@ outcomes! {
 }
 
 outcomes! {
+    /// Why a request was refused with which nothing is wrong: the node has no room for it.
+    Overload {
+        /// As many as may be are in flight (`limits.max_requests`).
+        Requests = "requests",
+        /// The node has as much memory as it may (`limits.memory`).
+        Memory = "memory",
+        /// No file descriptor for a connection to a target.
+        Descriptors = "descriptors",
+    }
+}
+
+outcomes! {
     /// Why a request was refused before any target was chosen.
     Refusal {
         /// The request line is not `METHOD target HTTP/1.x`.
@@ -212,6 +224,8 @@ outcomes! {
         BodyTimeout = "body_timeout",
         /// An HTTP/2 message is malformed: its stream was reset, or it named a field that HTTP/2 does not have.
         Http2Message = "http2_message",
+        /// Its client asks more often than `per_client.rate` allows (429).
+        RateLimited = "rate_limited",
         /// No route matches (404).
         NoRoute = "no_route",
     }

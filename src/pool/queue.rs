@@ -6,9 +6,14 @@
 //! waits, nor for how long: the request brings its own deadline.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+
+/// Of the usual time, the part that is waited in a line that stands: a tenth.
+const STANDING: u32 = 10;
 
 /// The bound of a pool's lines, and the line of those that any target would serve.
 #[derive(Default)]
@@ -28,6 +33,8 @@ pub struct WaitQueue {
 pub struct Line {
     waiting: AtomicUsize,
     notify: Notify,
+    /// Since when somebody waits without a break.
+    busy_since: Mutex<Option<Instant>>,
 }
 
 /// A place in a line; dropping it gives the place up.
@@ -41,7 +48,9 @@ impl WaitQueue {
     /// already in all lines together.
     pub fn join<'a>(&'a self, line: &'a Line, length: usize) -> Option<Place<'a>> {
         self.waiting.try_update(SeqCst, SeqCst, |now| (now < length).then_some(now + 1)).ok()?;
-        line.waiting.fetch_add(1, SeqCst);
+        if line.waiting.fetch_add(1, SeqCst) == 0 {
+            line.set_busy(Some(Instant::now()));
+        }
         Some(Place { queue: self, line })
     }
 
@@ -55,6 +64,19 @@ impl Line {
     /// Requests that wait in this line.
     pub fn waiting(&self) -> usize {
         self.waiting.load(SeqCst)
+    }
+
+    /// How long somebody may wait who joins now, if it is `timeout` in good times. A burst is over before that; a line that
+    /// has not been empty for so long *stands*, and would only make everybody late: whoever joins it is told soon. The line
+    /// is then short enough to be empty a moment after the load has ended.
+    pub fn patience(&self, timeout: Duration, now: Instant) -> Duration {
+        let since = *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(now);
+        let stands = now.saturating_duration_since(since) >= timeout;
+        if stands { timeout / STANDING } else { timeout }
+    }
+
+    fn set_busy(&self, since: Option<Instant>) {
+        *self.busy_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
     /// A request has ended: the first in line may look for a target.
@@ -80,7 +102,30 @@ impl<'a> Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.line.waiting.fetch_sub(1, SeqCst);
+        if self.line.waiting.fetch_sub(1, SeqCst) == 1 {
+            self.line.set_busy(None);
+        }
         self.queue.waiting.fetch_sub(1, SeqCst);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_is_short_in_a_line_that_has_not_been_empty_for_long() {
+        let (queue, timeout) = (WaitQueue::default(), Duration::from_secs(5));
+        let first = queue.join(&queue.line, 2).expect("there is room");
+        let now = Instant::now();
+        let later = now + timeout;
+        assert_eq!(queue.line.patience(timeout, now), timeout);
+        assert_eq!(queue.line.patience(timeout, later), timeout / 10);
+        let second = queue.join(&queue.line, 2).expect("there is room");
+        assert!(queue.join(&queue.line, 2).is_none());
+        drop(first);
+        assert_eq!(queue.line.patience(timeout, later), timeout / 10, "somebody still waits");
+        drop(second);
+        assert_eq!(queue.line.patience(timeout, later), timeout);
     }
 }

@@ -5,7 +5,7 @@
 //! header says is read in [`super::proxy_protocol`].
 
 use std::future::{Future as _, poll_fn};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -33,11 +33,7 @@ pub(crate) async fn ends(
     peer: SocketAddr,
 ) -> Option<Ends> {
     let own = || Ends::new(peer, tcp.local_addr().unwrap_or(listener.address));
-    let source = peer.ip().to_canonical();
-    let rules = match &listener.proxy_protocol {
-        Some(rules) if rules.from.iter().any(|net| net.contains(&source)) => rules,
-        _ => return Some(own()),
-    };
+    let Some(rules) = rules(listener, peer.ip().to_canonical()) else { return Some(own()) };
     let deadline = worker.deadlines.register();
     deadline.set(rules.timeout);
     let mut leaving = false;
@@ -63,6 +59,16 @@ pub(crate) async fn ends(
             None
         }
     }
+}
+
+/// Whether connections from here begin with a header.
+pub(crate) fn announces(listener: &config::Listener, source: IpAddr) -> bool {
+    rules(listener, source).is_some()
+}
+
+fn rules(listener: &config::Listener, source: IpAddr) -> Option<&config::ProxyProtocol> {
+    let rules = listener.proxy_protocol.as_ref()?;
+    rules.from.iter().any(|net| net.contains(&source)).then_some(rules)
 }
 
 /// Takes a header from the socket, and not a byte more.

@@ -32,6 +32,8 @@ pub(crate) struct Deadlines {
 #[derive(Default)]
 struct Slots {
     due: Vec<u64>,
+    /// Since when the connection does nothing but wait for a request; [`NEVER`] if it does not.
+    idle_since: Vec<u64>,
     wakers: Vec<Option<Waker>>,
     free: Vec<u32>,
 }
@@ -68,6 +70,7 @@ impl Deadlines {
         }
         let slot = slots.free.pop().unwrap_or_else(|| {
             slots.due.push(NEVER);
+            slots.idle_since.push(NEVER);
             slots.wakers.push(None);
             slots.due.len() as u32 - 1
         });
@@ -108,6 +111,26 @@ impl Deadlines {
         self.wake(|_, _| true);
     }
 
+    /// Lets the deadlines pass of those that have been idle for longest, `count` at most, and for `least` ticks at least. How
+    /// many these were.
+    pub(crate) fn shed(&self, count: usize, least: u64) -> usize {
+        let mut slots = self.slots.borrow_mut();
+        let latest = self.now.get().saturating_sub(least);
+        let mut idle: Vec<_> =
+            (0..slots.due.len()).filter(|slot| slots.idle_since[*slot] <= latest).collect();
+        if idle.len() > count {
+            idle.select_nth_unstable_by_key(count, |slot| slots.idle_since[*slot]);
+            idle.truncate(count);
+        }
+        for slot in &idle {
+            (slots.due[*slot], slots.idle_since[*slot]) = (0, NEVER);
+            if let Some(waker) = slots.wakers[*slot].take() {
+                waker.wake();
+            }
+        }
+        idle.len()
+    }
+
     fn idle(&self) -> bool {
         let slots = self.slots.borrow();
         slots.free.len() == slots.due.len()
@@ -139,14 +162,26 @@ fn unix_seconds() -> u64 {
 impl Deadline {
     /// Comes due after `duration` from now.
     pub(crate) fn set(&self, duration: Duration) {
+        self.set_both(duration, NEVER);
+    }
+
+    /// The same for a connection that waits for a request: it may be asked to go earlier, see [`Deadlines::shed`].
+    pub(crate) fn set_idle(&self, duration: Duration) {
+        self.set_both(duration, self.all.now.get());
+    }
+
+    fn set_both(&self, duration: Duration, idle_since: u64) {
         // One tick for the one that is under way: never early.
         let due = self.all.now.get().saturating_add(Deadlines::ticks_of(duration)).saturating_add(1);
-        self.all.slots.borrow_mut().due[self.slot as usize] = due.min(NEVER - 1);
+        let (mut slots, slot) = (self.all.slots.borrow_mut(), self.slot as usize);
+        slots.due[slot] = due.min(NEVER - 1);
+        slots.idle_since[slot] = idle_since;
     }
 
     /// Never comes due.
     pub(crate) fn clear(&self) {
-        self.all.slots.borrow_mut().due[self.slot as usize] = NEVER;
+        let (mut slots, slot) = (self.all.slots.borrow_mut(), self.slot as usize);
+        (slots.due[slot], slots.idle_since[slot]) = (NEVER, NEVER);
     }
 
     /// Whether it will ever come due.
@@ -187,6 +222,7 @@ impl Drop for Deadline {
     fn drop(&mut self) {
         let mut slots = self.all.slots.borrow_mut();
         slots.due[self.slot as usize] = NEVER;
+        slots.idle_since[self.slot as usize] = NEVER;
         slots.wakers[self.slot as usize] = None;
         slots.free.push(self.slot);
     }
@@ -214,6 +250,26 @@ mod tests {
             assert!(deadline.limit(Duration::from_millis(50), std::future::pending::<()>()).await.is_err());
             assert!(start.elapsed() >= Duration::from_millis(50));
             assert!(deadline.limit(Duration::from_secs(60), async { 7 }).await == Ok(7));
+        });
+    }
+
+    #[test]
+    fn who_is_asked_to_go_has_waited_longest_for_a_request() {
+        run(async {
+            let all = Deadlines::new();
+            let deadlines: Vec<_> = (0..4).map(|_| all.register()).collect();
+            let long = Duration::from_secs(60);
+            for (deadline, at) in deadlines.iter().zip([30, 10, 20, 0]) {
+                all.now.set(at);
+                if at > 0 { deadline.set_idle(long) } else { deadline.set(long) }
+            }
+            all.now.set(35);
+            assert_eq!(all.shed(1, 10), 1);
+            let due = || all.slots.borrow().due.iter().map(|due| *due == 0).collect::<Vec<_>>();
+            assert_eq!(due(), [false, true, false, false]);
+            assert_eq!(all.shed(9, 10), 1, "not who has just begun to wait");
+            assert_eq!(due(), [false, true, true, false], "nor who is busy");
+            assert_eq!(all.shed(9, 0), 1);
         });
     }
 

@@ -11,7 +11,7 @@ use super::body::{Answer, Body, Cut};
 use super::fields::Fields;
 use super::grpc;
 use super::headers::X_REQUEST_ID;
-use crate::pool::{Failure, Refusal};
+use crate::pool::{Failure, Overload, Refusal};
 
 /// See the module's documentation.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ pub(crate) enum ProxyError {
     ClientGone,
     /// No target takes requests, and none did within the queue's deadline.
     NoTarget,
+    /// Its client asks more often than it may; whole seconds until it may again.
+    RateLimited { retry_after: u64 },
+    /// The node has no room for it.
+    NoRoom(Overload),
     /// The pool has as many requests in flight as it may.
     Overloaded,
     /// Every target is full and so is the queue.
@@ -57,6 +61,8 @@ impl ProxyError {
             Self::Refused(refusal) => refusal.as_str(),
             Self::ClientGone => Cut::Gone.code(),
             Self::NoTarget => "no_target",
+            Self::RateLimited { .. } => Refusal::RateLimited.as_str(),
+            Self::NoRoom(_) => "no_room",
             Self::Overloaded => "overloaded",
             Self::QueueFull => "queue_full",
             Self::QueueTimeout => "queue_timeout",
@@ -107,7 +113,10 @@ impl ProxyError {
                 "no_target",
                 "The service is not available. Please try again.",
             ),
-            Self::Overloaded | Self::QueueFull | Self::QueueTimeout => {
+            Self::RateLimited { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limited", "Too many requests. Please wait a little.")
+            }
+            Self::NoRoom(_) | Self::Overloaded | Self::QueueFull | Self::QueueTimeout => {
                 (StatusCode::SERVICE_UNAVAILABLE, "overloaded", "The service is busy. Please try again.")
             }
             Self::Target { failure: Failure::FirstByteTimeout | Failure::ConnectTimeout, .. } => {
@@ -124,6 +133,11 @@ impl ProxyError {
     /// The page for the client, in the form that it reads.
     pub(crate) fn into_answer(self, reader: &Reader, request_id: &HeaderValue) -> Answer {
         let (status, code, message) = self.describe();
+        let retry_after = match self {
+            Self::RateLimited { retry_after } => Some(HeaderValue::from(retry_after)),
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => Some(HeaderValue::from_static("1")),
+            _ => None,
+        };
         let id = request_id.to_str().unwrap_or_default();
         let mut headers = Fields::new();
         if reader.grpc {
@@ -145,15 +159,12 @@ impl ProxyError {
         headers.append(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.append(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.append(X_REQUEST_ID, request_id.clone());
-        match status {
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.append(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            StatusCode::METHOD_NOT_ALLOWED => {
-                let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-                headers.append(header::ALLOW, allowed);
-            }
-            _ => {}
+        if let Some(retry_after) = retry_after {
+            headers.append(header::RETRY_AFTER, retry_after);
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+            headers.append(header::ALLOW, allowed);
         }
         Answer {
             version: Version::HTTP_11,

@@ -4,7 +4,9 @@
 //! then stamp the session cookie and record. Every stage is a call into the file of its name. Speaks the `http` crate's
 //! types: which protocol brought the request, and which one takes it on, is not known here.
 
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use http::header::{self, HeaderValue};
 use http::{Method, StatusCode, Version};
@@ -15,6 +17,7 @@ use super::error::{ProxyError, Reader};
 use super::fields::Fields;
 use super::inform::Inform;
 use super::patience::Patience;
+use super::place::Occupancy;
 use super::plan::PoolPlan;
 use super::proxy_protocol::Ends;
 use super::record::{Record, note};
@@ -38,18 +41,21 @@ pub(crate) struct Peer {
     /// What the configuration said of the listener when the connection was accepted.
     listener: Rc<config::Listener>,
     tls: Tls,
+    /// What is known of the listener's clients.
+    occupancy: Arc<Occupancy>,
 }
 
 impl Peer {
     /// The client at the source of `ends`, and who it is if it was asked.
     pub(crate) fn new(
         listener: Rc<config::Listener>,
+        occupancy: Arc<Occupancy>,
         ends: Ends,
         tls: Tls,
         identity: Option<Rc<Identity>>,
     ) -> Self {
         let origin = headers::Origin::new(&listener, ends.source, identity);
-        Self { origin, ends: Rc::new(ends), listener, tls }
+        Self { origin, ends: Rc::new(ends), listener, tls, occupancy }
     }
 
     /// Whether the client asks why its request goes where it goes, and may. The field that asks is taken out, if there is
@@ -67,6 +73,13 @@ impl Peer {
     /// What the connection is encrypted with.
     pub(crate) fn tls(&self) -> Tls {
         self.tls
+    }
+
+    /// Counts a request of the client at `source`, if it may ask.
+    fn may_ask(&self, worker: &Worker, source: IpAddr) -> Result<(), ProxyError> {
+        let Some(rules) = &self.listener.per_client else { return Ok(()) };
+        let asked = self.occupancy.ask(worker, rules, source);
+        asked.map_err(|wait| ProxyError::RateLimited { retry_after: wait.as_secs() + 1 })
     }
 
     /// Value of `Strict-Transport-Security` for answers that do not bring one.
@@ -151,6 +164,10 @@ async fn forward(
     }
     let plan = &*worker.plan();
     let source = peer.origin.source(&head.headers);
+    peer.may_ask(worker, source)?;
+    if let Some(why) = worker.has_no_room(plan) {
+        return Err(ProxyError::NoRoom(why));
+    }
     let route = plan.routes.find(head, source);
     record.tell(|trace| explain::at_route(trace, route));
     let Some(route) = route else { return Err(ProxyError::Refused(Refusal::NoRoute)) };

@@ -7,13 +7,12 @@
 use std::cell::{Cell, RefCell};
 use std::future::Future as _;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use socket2::{Domain, Socket, Type};
@@ -23,16 +22,21 @@ use super::exchange::Peer;
 use super::http2::Begun;
 use super::io::Io;
 use super::leaving::Leaving;
+use super::place::{ClientConnection, Full, Occupancy, OpenConnection};
 use super::tls::{self, Acceptor};
 use super::{Worker, announced, http1, http2};
 use crate::config::{self, KeyRing, Protocol};
-use crate::pool::Managed;
+use crate::pool::{Managed, room};
 use crate::telemetry::access_log::Tls;
 
 /// Connections that the kernel completes while no worker accepts.
 const BACKLOG: i32 = 4096;
 /// Pause after an accept that failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Between two looks for a place while there is none.
+const PLACE_PAUSE: Duration = Duration::from_millis(10);
+/// Between two words about the same trouble.
+const TELLING: Duration = Duration::from_secs(10);
 
 /// One listener, bound: a socket for each worker, or as many as were passed.
 pub struct BoundListener {
@@ -43,8 +47,8 @@ pub struct BoundListener {
     sockets: Vec<Arc<std::net::TcpListener>>,
     /// The workers have them.
     dealt: bool,
-    /// Open connections over all workers. Also tells one listener from another.
-    open: Arc<AtomicUsize>,
+    /// Also tells one listener from another.
+    occupancy: Arc<Occupancy>,
 }
 
 /// A listener cannot be bound.
@@ -100,7 +104,7 @@ impl BoundListener {
 
     fn of(config: &config::Listener, address: SocketAddr, sockets: Vec<std::net::TcpListener>) -> Self {
         let sockets = sockets.into_iter().map(Arc::new).collect();
-        Self { config: config.clone(), address, sockets, dealt: false, open: Arc::default() }
+        Self { config: config.clone(), address, sockets, dealt: false, occupancy: Arc::default() }
     }
 
     /// Its sockets, for a process that is to accept from them too.
@@ -130,7 +134,7 @@ impl BoundListener {
             config: self.config.clone(),
             tls: tls.clone(),
             sockets: if dealt { Vec::new() } else { self.sockets_of(worker, count) },
-            open: self.open.clone(),
+            occupancy: self.occupancy.clone(),
         };
         (0..count).map(one).collect()
     }
@@ -169,7 +173,7 @@ pub(crate) struct WorkerListener {
     tls: Option<Arc<rustls::ServerConfig>>,
     /// None when the worker has them already.
     sockets: Vec<Arc<std::net::TcpListener>>,
-    open: Arc<AtomicUsize>,
+    occupancy: Arc<Occupancy>,
 }
 
 impl WorkerListener {
@@ -184,7 +188,9 @@ pub(crate) struct Listening {
     /// For connections accepted from now on.
     config: RefCell<Rc<config::Listener>>,
     tls: RefCell<Option<Rc<Acceptor>>>,
-    open: Arc<AtomicUsize>,
+    occupancy: Arc<Occupancy>,
+    /// When it was said last that nothing can be accepted.
+    told: Cell<Option<Instant>>,
     /// How its connections leave, once it is closed.
     leaving: Cell<Option<Leaving>>,
     /// Who accepts, for each socket, to be told of the close.
@@ -194,7 +200,8 @@ pub(crate) struct Listening {
 /// Gives a worker exactly the listeners of `wanted`: those it has take on their new configuration, the others are closed.
 pub(crate) fn listen(worker: &'static Worker, wanted: Vec<WorkerListener>) {
     let mut present = worker.listening.borrow_mut();
-    let is = |wanted: &WorkerListener, listening: &Listening| Arc::ptr_eq(&wanted.open, &listening.open);
+    let is =
+        |wanted: &WorkerListener, listening: &Listening| Arc::ptr_eq(&wanted.occupancy, &listening.occupancy);
     let (stay, go) = present.drain(..).partition(|listening| wanted.iter().any(|one| is(one, listening)));
     *present = stay;
     close(worker, &go, Leaving::at_once());
@@ -210,7 +217,8 @@ pub(crate) fn listen(worker: &'static Worker, wanted: Vec<WorkerListener>) {
                 let listening = Rc::new(Listening {
                     tls: RefCell::new(listener.acceptor()),
                     config: RefCell::new(Rc::new(listener.config)),
-                    open: listener.open,
+                    occupancy: listener.occupancy,
+                    told: Cell::new(None),
                     leaving: Cell::new(None),
                     accepting: RefCell::new(vec![None; sockets.len()]),
                 });
@@ -263,8 +271,13 @@ impl Listening {
                 Some(Err(error)) if is_about_one_connection(&error) => {}
                 Some(Err(error)) => {
                     worker.lane().accept_errors.bump();
-                    let name = self.config.borrow().name.clone();
-                    tracing::warn!(listener = %name, "cannot accept: {error}");
+                    if room::is_want_of_room(&error) {
+                        worker.room().press();
+                    }
+                    if self.may_tell() {
+                        let name = self.config.borrow().name.clone();
+                        tracing::warn!(listener = %name, "cannot accept: {error}; idle connections are closed");
+                    }
                     self.pause(index, ACCEPT_PAUSE).await;
                 }
                 None => break,
@@ -324,13 +337,45 @@ impl Listening {
             lane.denied.bump();
             return;
         }
+        // Whose it is if a proxy announces it is not known yet.
+        let counted = match announced::announces(&config, source) {
+            true => None,
+            false => match self.admit_client(worker, &config, source) {
+                Some(counted) => counted,
+                None => return,
+            },
+        };
         let place = self.place(worker).await;
         let _ = tcp.set_nodelay(true);
         let serving = self.clone().serve(worker, config, tcp, address);
         tokio::task::spawn_local(async move {
-            let _place = place;
+            let (_place, _counted) = (place, counted);
             serving.await;
         });
+    }
+
+    /// Counts a connection at its client; `None` if that has as many as it may.
+    fn admit_client(
+        &self,
+        worker: &Worker,
+        config: &config::Listener,
+        client: IpAddr,
+    ) -> Option<Option<ClientConnection>> {
+        let admitted = self.occupancy.admit(worker, config, client);
+        if admitted.is_err() {
+            worker.lane().limited.bump();
+        }
+        admitted.ok()
+    }
+
+    /// Whether it is time again to say what is wrong.
+    fn may_tell(&self) -> bool {
+        let now = Instant::now();
+        let due = self.told.get().is_none_or(|told| now.duration_since(told) >= TELLING);
+        if due {
+            self.told.set(Some(now));
+        }
+        due
     }
 
     /// Serves a connection by whatever protocol it speaks.
@@ -342,6 +387,14 @@ impl Listening {
         address: SocketAddr,
     ) {
         let Some(ends) = announced::ends(worker, &self, &config, &tcp, address).await else { return };
+        let source = address.ip().to_canonical();
+        let _counted = match announced::announces(&config, source) {
+            true => match self.admit_client(worker, &config, ends.source.ip().to_canonical()) {
+                Some(counted) => counted,
+                None => return,
+            },
+            false => None,
+        };
         let acceptor = self.tls.borrow().clone();
         let (io, agreed, version, identity) = match acceptor {
             None => (Io::new(tcp), None, Tls::None, None),
@@ -359,7 +412,7 @@ impl Listening {
             false => Protocol::Http2,
         });
         let sniff = agreed.is_none() && may_be(Protocol::Http2) && config.tls.is_none();
-        let peer = Peer::new(config.clone(), ends, version, identity);
+        let peer = Peer::new(config.clone(), self.occupancy.clone(), ends, version, identity);
         let begun = match protocol {
             Protocol::Http1 => http1::serve(worker, self.clone(), config.clone(), io, peer, sniff).await,
             Protocol::Http2 => Some(Begun { io, input: BytesMut::new(), peer }),
@@ -369,19 +422,32 @@ impl Listening {
         }
     }
 
-    /// A place among the listener's connections. While there is none, the kernel's queue holds the others, and refuses
-    /// when it is full too.
+    /// A place among the listener's connections, and among all. While there is none, the kernel's queue holds the others, and
+    /// refuses when it is full too.
     async fn place(&self, worker: &'static Worker) -> OpenConnection {
-        let mut told = false;
         loop {
             let config = self.config.borrow().clone();
-            if let Some(place) = OpenConnection::count(worker, &self.open, config.max_connections) {
-                return place;
+            let full = match self.occupancy.place(worker, config.max_connections) {
+                Ok(place) => return place,
+                Err(full) => full,
+            };
+            if full == Full::Node {
+                worker.room().press();
             }
-            if !std::mem::replace(&mut told, true) {
-                tracing::warn!(listener = %config.name, max_connections = config.max_connections, "listener is full");
+            if self.may_tell() {
+                let (name, most) = (&config.name, config.max_connections);
+                match full {
+                    Full::Listener => {
+                        tracing::warn!(listener = %name, max_connections = most, "listener is full")
+                    }
+                    Full::Node => tracing::warn!(
+                        listener = %name,
+                        clients = worker.room().connections(),
+                        "no file descriptor is left for another client: idle connections are closed"
+                    ),
+                }
             }
-            tokio::time::sleep(ACCEPT_PAUSE).await;
+            tokio::time::sleep(PLACE_PAUSE).await;
         }
     }
 }
@@ -399,37 +465,6 @@ impl Accepting {
 impl Drop for Accepting {
     fn drop(&mut self) {
         self.0.accepting.set(self.0.accepting.get() - 1);
-    }
-}
-
-/// An open connection: counted, and the place where a panic is noticed that would end it.
-pub(crate) struct OpenConnection {
-    worker: &'static Worker,
-    open: Arc<AtomicUsize>,
-}
-
-impl OpenConnection {
-    /// Counts one more unless that would be more than `max`.
-    fn count(worker: &'static Worker, open: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
-        open.try_update(Relaxed, Relaxed, |now| (now < max).then_some(now + 1)).ok()?;
-        worker.lane().open.bump();
-        Some(Self { worker, open: open.clone() })
-    }
-}
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Relaxed);
-        self.worker.lane().open.drop_one();
-        note_panic(self.worker);
-    }
-}
-
-/// Counts a panic, if one is unwinding what serves a client.
-pub(crate) fn note_panic(worker: &Worker) {
-    if std::thread::panicking() {
-        worker.lane().panics.bump();
-        tracing::error!("a panic has cost one connection; this is a defect, please report it");
     }
 }
 

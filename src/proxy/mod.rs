@@ -1,9 +1,10 @@
 //! The data plane. Files in the order a request meets them:
 //!
-//! 1. [`listener`] accepts a connection on the worker's own socket, [`proxy_protocol`] hears from a proxy in front whose it
-//!    is, [`tls`] shakes hands if there is TLS,
+//! 1. [`listener`] accepts a connection on the worker's own socket and finds it a [`place`], [`proxy_protocol`] hears from a
+//!    proxy in front whose it is, [`tls`] shakes hands if there is TLS,
 //! 2. [`http1`] or [`http2`] reads a request head strictly,
-//! 3. [`exchange`] takes the worker's [`plan`], and knows the whole order of what follows:
+//! 3. [`exchange`] takes the worker's [`plan`], lets [`shed`] refuse what there is no room for, and knows
+//!    the whole order of what follows:
 //! 4. [`route`] finds what to do with it, [`session`] reads the cookie, [`headers`] readies the fields,
 //! 5. [`balance`] picks a target, [`upstream`] sends the attempt, [`retry`] decides about a failure,
 //! 6. [`session`] stamps the answer, [`body`] carries it back, [`upgrade`] if it is a tunnel ([`tunnels`],
@@ -29,6 +30,7 @@ mod io;
 mod leaving;
 pub mod listener;
 mod patience;
+mod place;
 mod plan;
 mod proxy_protocol;
 mod record;
@@ -36,6 +38,7 @@ pub mod request;
 mod retry;
 pub mod route;
 pub mod session;
+mod shed;
 mod stickiness;
 mod tcp_info;
 mod tls;

@@ -32,7 +32,8 @@ const FIRST_HESITATION: Duration = Duration::from_millis(50);
 pub(crate) struct Patience<'a> {
     worker: &'a Worker,
     pool: &'a PoolPlan,
-    since: Option<Instant>,
+    /// Since when it waits, and how long it may.
+    since: Option<(Instant, Duration)>,
     hesitating_since: Option<Instant>,
     hesitated: bool,
 }
@@ -110,8 +111,14 @@ impl<'a> Patience<'a> {
         if self.since.is_none() {
             self.pool.lane().queued.bump();
         }
-        let waited = self.since.get_or_insert_with(Instant::now).elapsed();
-        let left = self.pool.config.queue.timeout.saturating_sub(waited);
+        let now = Instant::now();
+        let timeout = self.pool.config.queue.timeout;
+        // For who waits for a change of the pool there is nothing that others could be late for.
+        let (since, most) = *self.since.get_or_insert_with(|| match why {
+            Pick::NoneLeft => (now, timeout),
+            _ => (now, line.patience(timeout, now)),
+        });
+        let left = most.saturating_sub(now.duration_since(since));
         if left.is_zero() {
             return refused(ProxyError::QueueTimeout, last_error);
         }

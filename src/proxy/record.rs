@@ -99,6 +99,7 @@ impl Record {
     pub(crate) fn enter(&mut self, pool: &Rc<PoolWorker>) {
         pool.lane().requests.bump();
         pool.lane().live.bump();
+        self.worker.lane().live.bump();
         self.pool = Some(pool.clone());
     }
 
@@ -155,6 +156,7 @@ impl Drop for Record {
         if let Some(pool) = &self.pool {
             let lane = pool.lane();
             lane.live.drop_one();
+            self.worker.lane().live.drop_one();
             lane.duration.record(took);
             match self.status {
                 Some(status) => lane.responses[status.as_u16() as usize / 100 - 1].bump(),

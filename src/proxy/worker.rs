@@ -23,7 +23,9 @@ use super::tunnels::{Tunnels, Window};
 use super::upstream::{AttemptError, Terms, Upstream};
 use super::workers::Change;
 use crate::config;
-use crate::pool::{Managed, Pool, PoolLane, Pools, Snapshot, TargetId, TunnelEnd, WorkerLane};
+use crate::pool::{
+    Lanes, Managed, Pool, PoolLane, Pools, Refusal, Room, Snapshot, TargetId, TunnelEnd, WorkerLane,
+};
 use crate::telemetry::access_log;
 
 /// Empty lists of fields kept for the next heads, and the most fields that one may have room for.
@@ -92,6 +94,16 @@ impl Worker {
     /// This worker's counters that belong to no pool.
     pub(crate) fn lane(&self) -> &WorkerLane {
         self.shared.workers.of(self.index)
+    }
+
+    /// Those of all workers.
+    pub(crate) fn all_lanes(&self) -> &Lanes<WorkerLane> {
+        &self.shared.workers
+    }
+
+    /// What the node has room for.
+    pub(crate) fn room(&self) -> &Room {
+        &self.shared.room
     }
 
     /// Certificates that the node obtains by itself, and their proofs.
@@ -174,6 +186,14 @@ impl Worker {
             ProxyError::Refused(refusal) => {
                 self.lane().refusals[*refusal as usize].bump();
                 tracing::debug!(request = id, reason = refusal.as_str(), "request refused");
+            }
+            ProxyError::RateLimited { .. } => {
+                self.lane().refusals[Refusal::RateLimited as usize].bump();
+                tracing::debug!(request = id, "its client asks too often");
+            }
+            ProxyError::NoRoom(why) => {
+                self.lane().overloads[*why as usize].bump();
+                tracing::debug!(request = id, reason = why.as_str(), "no room for a request");
             }
             ProxyError::ClientGone => tracing::debug!(request = id, "client left"),
             ProxyError::NoTarget
@@ -263,7 +283,9 @@ impl PoolWorker {
         let mut terms = self.terms.get();
         terms.keep_alive.connections = 0;
         self.set_terms(terms);
-        self.view().upstreams.iter().for_each(|upstream| upstream.close_idle());
+        for upstream in &self.view().upstreams {
+            upstream.close_idle();
+        }
     }
 
     /// This worker's counters of the pool.

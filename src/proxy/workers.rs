@@ -242,6 +242,7 @@ async fn run(worker: Worker, mut changes: mpsc::Receiver<Change>, mut phase: wat
     if let Some(log) = &worker.access_log {
         tokio::task::spawn_local(log.flush_regularly());
     }
+    tokio::task::spawn_local(worker.give_way());
     let taking = async {
         while let Some(change) = changes.recv().await {
             let taken = change.taken.clone();

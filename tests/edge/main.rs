@@ -38,6 +38,8 @@ mod leftovers;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod overload;
+mod per_client;
 mod proxy_protocol;
 mod registration;
 mod reload;

@@ -11,7 +11,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::{
-    Pid, Resource, Signal, getrlimit, kill_process, prlimit, set_parent_process_death_signal,
+    Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit, set_parent_process_death_signal,
+    setrlimit,
 };
 use tempfile::TempDir;
 
@@ -44,6 +45,7 @@ pub struct Setup {
     targets: String,
     rest: String,
     environment: Vec<(String, String)>,
+    open_files: Option<u64>,
 }
 
 /// What a pool can name as a target.
@@ -131,6 +133,12 @@ impl Setup {
         self
     }
 
+    /// File descriptors that the program may have open, as `ulimit -n` sets it.
+    pub fn open_files(mut self, most: u64) -> Self {
+        self.open_files = Some(most);
+        self
+    }
+
     /// The configuration's text.
     pub fn text(&self) -> String {
         let Self { top, listener, route, pool, targets, rest, .. } = self;
@@ -165,7 +173,7 @@ impl Setup {
 
     /// Starts it, and waits until it listens.
     pub async fn start_unready(self) -> Edge {
-        Edge::start_in(&self.text(), &self.environment, Stdio::null()).await
+        Edge::start_in(&self.text(), &self.environment, Stdio::null(), self.open_files).await
     }
 }
 
@@ -211,17 +219,22 @@ impl Edge {
 
     /// Starts the program with this configuration, and waits until it listens.
     pub async fn start_unready(config: &str) -> Self {
-        Self::start_in(config, &[], Stdio::null()).await
+        Self::start_in(config, &[], Stdio::null(), None).await
     }
 
     /// The same with this standard output.
     pub async fn start_writing_to(stdout: Stdio, config: &str) -> Self {
-        Self::start_in(config, &[], stdout).await
+        Self::start_in(config, &[], stdout, None).await
     }
 
-    async fn start_in(config: &str, environment: &[(String, String)], stdout: Stdio) -> Self {
+    async fn start_in(
+        config: &str,
+        environment: &[(String, String)],
+        stdout: Stdio,
+        open_files: Option<u64>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = spawn(&folder, config, environment, stdout);
+        let mut child = spawn(&folder, config, environment, stdout, open_files);
         let log = Log::default();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let into = log.clone();
@@ -457,7 +470,7 @@ impl Edge {
     /// Runs the program with a configuration that it cannot run with: its exit code, and what it wrote.
     pub async fn refuses(config: &str) -> (Option<i32>, String) {
         let folder = tempfile::tempdir().unwrap();
-        let child = spawn(&folder, config, &[], Stdio::null());
+        let child = spawn(&folder, config, &[], Stdio::null(), None);
         let output = tokio::task::spawn_blocking(move || child.wait_with_output());
         let output = within("the program to give up", output).await.unwrap().unwrap();
         (output.status.code(), plain(&String::from_utf8_lossy(&output.stderr)))
@@ -493,17 +506,28 @@ pub fn session_keys(folder: &TempDir) -> PathBuf {
     path
 }
 
-fn spawn(folder: &TempDir, config: &str, environment: &[(String, String)], stdout: Stdio) -> Child {
+fn spawn(
+    folder: &TempDir,
+    config: &str,
+    environment: &[(String, String)],
+    stdout: Stdio,
+    open_files: Option<u64>,
+) -> Child {
     let path = folder.path().join("selvedge.toml");
     std::fs::write(&path, config).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
     command.args(["run", "--config"]).arg(path).env_remove("SELVEDGE_ZONE").env_remove("NOTIFY_SOCKET");
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());
-    // SAFETY: between fork and exec this makes one system call and touches no memory of the parent's.
+    // SAFETY: between fork and exec this makes two system calls and touches no memory of the parent's.
     unsafe {
-        // Tests that are killed leave no process behind.
-        command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?));
+        command.pre_exec(move || {
+            if open_files.is_some() {
+                setrlimit(Resource::Nofile, Rlimit { current: open_files, maximum: open_files })?;
+            }
+            // Tests that are killed leave no process behind.
+            Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+        });
     }
     command.spawn().unwrap()
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::{Compiler, DAY, STAND_IN, millis, plain, seconds};
-use crate::config::file::{self, At, Field, OrOff, Place};
+use crate::config::file::{self, At, Field, OrOff, Place, RequestsPer};
 use crate::config::units::Size;
-use crate::config::{Http2, Listener, Protocol, ProxyProtocol};
+use crate::config::{Http2, Listener, PerClient, Protocol, ProxyProtocol, RequestRate};
 
 impl Compiler<'_> {
     pub(super) fn listeners(&mut self, file: Field<Vec<At<file::Listener>>>) -> Vec<Listener> {
@@ -44,6 +44,7 @@ impl Compiler<'_> {
             trusted: plain(file.trusted.or(Vec::new())),
             trace_sources: plain(file.trace_sources.or(Vec::new())),
             max_connections: self.within(file.max_connections, 65_536, 1..=10_000_000) as usize,
+            per_client: self.per_client(file.per_client),
             head_timeout: self.within(file.head_timeout, seconds(10), millis(10)..=seconds(600)),
             keep_alive: self.within(file.keep_alive, seconds(60), millis(10)..=DAY),
             idle: self.within(file.idle, seconds(60), millis(10)..=DAY),
@@ -59,6 +60,45 @@ impl Compiler<'_> {
             http2: self.http2(file.http2.or_default()),
             tls: self.listener_tls(file.tls).map(Arc::new),
         }
+    }
+
+    fn per_client(&mut self, file: Field<file::PerClient>) -> Option<PerClient> {
+        let At { value: file, place } = file.given()?;
+        let burst = file.burst.peek().map(|at| at.place.clone());
+        let on = self.within(file.burst, 0, 1..=1_000_000) as u32;
+        let rate = match file.rate {
+            Field::Given(At { value: OrOff::On(RequestsPer(count, per)), place }) => {
+                let requests = self.within(Field::Given(At { value: count, place }), 1, 1..=1_000_000) as u32;
+                // What comes in a second, unless it is said.
+                let usual = (f64::from(requests) / per.as_secs_f64()).ceil() as u32;
+                Some(RequestRate { requests, per, burst: if on > 0 { on } else { usual } })
+            }
+            _ => None,
+        };
+        if let Some(burst) = burst.filter(|_| rate.is_none()) {
+            self.problems.add(&burst, "has no meaning without a rate", "write rate = \"100/s\" beside it");
+        }
+        let max_connections = match file.max_connections {
+            Field::Given(At { value: OrOff::On(most), place }) => {
+                Some(self.within(Field::Given(At { value: most, place }), 1, 1..=10_000_000) as u32)
+            }
+            _ => None,
+        };
+        let rules = PerClient {
+            max_connections,
+            rate,
+            ipv4_prefix: self.within(file.ipv4_prefix, 32, 0..=32) as u8,
+            ipv6_prefix: self.within(file.ipv6_prefix, 64, 0..=128) as u8,
+            exempt: plain(file.exempt.or(Vec::new())),
+        };
+        if rules.max_connections.is_none() && rules.rate.is_none() {
+            if !rules.exempt.is_empty() {
+                let what = "exempts from limits that are all off";
+                self.problems.add(&place.key("exempt"), what, "write rate or max_connections beside it");
+            }
+            return None;
+        }
+        Some(rules)
     }
 
     fn proxy_protocol(&mut self, file: Field<file::ProxyProtocol>) -> Option<ProxyProtocol> {

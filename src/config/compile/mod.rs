@@ -27,10 +27,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::file::{self, Field, FileConfig, Name, OrAuto, Place, Problems, Text as _};
-use super::units::Quantity;
+use super::file::{self, Field, FileConfig, Name, OrAuto, OrOff, Place, Problems, Text as _};
+use super::units::{Quantity, Size};
 use super::{
-    Config, ConfigErrors, Forwarding, Log, LogFormat, Overrides, Problem, Shutdown, Source, ZoneName,
+    Config, ConfigErrors, Forwarding, Limits, Log, LogFormat, Overrides, Problem, Shutdown, Source, ZoneName,
 };
 
 /// Reads, parses and compiles the file at `path`.
@@ -110,6 +110,7 @@ impl Compiler<'_> {
             pools: pools.into_iter().map(Arc::new).collect(),
             forwarding: forwarding_fields(file.forwarding.or_default()),
             watch: file.watch.or(true),
+            limits: self.limits(file.limits.or_default()),
             shutdown: self.shutdown(file.shutdown.or_default()),
             upgrade_deadline: self.within(
                 file.upgrade.or_default().deadline,
@@ -152,6 +153,24 @@ impl Compiler<'_> {
             }
             _ => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(1024)),
         }
+    }
+
+    fn limits(&mut self, file: file::Limits) -> Limits {
+        let max_requests = match file.max_requests {
+            Field::Given(file::At { value: OrOff::Off, .. }) => None,
+            Field::Given(file::At { value: OrOff::On(value), place }) => {
+                Some(self.within(Field::Given(file::At { value, place }), 65_536, 1..=10_000_000))
+            }
+            Field::Absent | Field::Wrong => Some(65_536),
+        };
+        let memory = match file.memory {
+            Field::Given(file::At { value: OrOff::On(value), place }) => {
+                let sizes = Size(64 << 20)..=Size(1 << 50);
+                Some(self.within(Field::Given(file::At { value, place }), Size(1 << 30), sizes).0)
+            }
+            _ => None,
+        };
+        Limits { max_requests: max_requests.map(|most| most as usize), memory }
     }
 
     fn shutdown(&mut self, file: file::Shutdown) -> Shutdown {

@@ -30,7 +30,7 @@ pub(super) use document::{At, Field, Named, Place, Problems, nearest, quoted};
 use document::{Entries, FromToml, Reader, schema_of_table};
 pub(super) use values::{
     Authority, CookieName, DomainName, HashOn, HostName, Mailbox, Name, OrAuto, OrOff, OrShare, Rate,
-    Statuses, Text, UriPath, is_name,
+    RequestsPer, Statuses, Text, UriPath, is_name,
 };
 
 /// Reads the text of a configuration file. Problems come with whatever could be read in spite of them; only a syntax
@@ -101,6 +101,7 @@ tables! {
         admin: Admin,
         dns: Dns,
         forwarding: Forwarding,
+        limits: Limits,
         shutdown: Shutdown,
         upgrade: Upgrade,
         log: Log,
@@ -118,6 +119,7 @@ tables! {
         trusted: Vec<At<IpNet>>,
         trace_sources: Vec<At<IpNet>>,
         max_connections: i64,
+        per_client: PerClient,
         head_timeout: Duration,
         keep_alive: Duration,
         idle: Duration,
@@ -129,6 +131,16 @@ tables! {
         http2: Http2,
         proxy_protocol: ProxyProtocol,
         tls: ListenerTls,
+    }
+
+    /// `[listener.per_client]`
+    table PerClient {
+        max_connections: OrOff<i64>,
+        rate: OrOff<RequestsPer>,
+        burst: i64,
+        ipv4_prefix: i64,
+        ipv6_prefix: i64,
+        exempt: Vec<At<IpNet>>,
     }
 
     /// `[listener.http2]`
@@ -481,6 +493,12 @@ tables! {
         via: bool,
         request_id: bool,
         traceparent: bool,
+    }
+
+    /// `[limits]`
+    table Limits {
+        max_requests: OrOff<i64>,
+        memory: OrOff<Size>,
     }
 
     /// `[shutdown]`

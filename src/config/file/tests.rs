@@ -39,6 +39,7 @@ fn the_reference_shows_every_key_in_its_table() {
     let tables = [
         ("", FileConfig::KEYS),
         ("listener", Listener::KEYS),
+        ("listener.per_client", PerClient::KEYS),
         ("listener.http2", Http2::KEYS),
         ("listener.proxy_protocol", ProxyProtocol::KEYS),
         ("listener.tls", ListenerTls::KEYS),
@@ -77,10 +78,12 @@ fn the_reference_shows_every_key_in_its_table() {
         ("dns.node", DnsNode::KEYS),
         ("dns.nearest", Nearest::KEYS),
         ("forwarding", Forwarding::KEYS),
+        ("limits", Limits::KEYS),
         ("shutdown", Shutdown::KEYS),
         ("upgrade", Upgrade::KEYS),
         ("access_log", AccessLog::KEYS),
         ("log", Log::KEYS),
+        ("access_log", AccessLog::KEYS),
     ];
     assert_eq!(tables.len(), TABLES.len(), "every table is in the list above: {TABLES:?}");
     for (path, keys) in tables {

@@ -119,6 +119,10 @@ pub(in crate::config) struct HashOn(pub(in crate::config) config::HashOn);
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub(in crate::config) struct Rate(pub(in crate::config) f64);
 
+/// So many requests in such a time: `"100/s"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::config) struct RequestsPer(pub(in crate::config) i64, pub(in crate::config) Duration);
+
 text! {
     String: "text", "write it in quotes", |text| Some(text.to_owned());
     Duration: "a duration", r#"write a number and a unit (ms, s, m, h, d), such as "500ms" or "5s""#,
@@ -156,6 +160,8 @@ text! {
         |text| is_authority(text).then(|| Self(text.to_ascii_lowercase().into()));
     HashOn: "something to hash", r#"write "header:NAME", "cookie:NAME", "path" or "source""#, parse_hash_on,
         matches "^(header:.+|cookie:.+|path|source)$";
+    RequestsPer: "a rate of requests", r#"write a number of requests for each second, minute or hour, such as "100/s""#,
+        parse_requests_per, matches r"^\s*[0-9]+\s*/\s*[smh]\s*$";
     Rate: "a rate", r#"write "at_once", or a percentage for each second such as "5%/s""#,
         |text| match text {
             "at_once" => Some(Self(f64::INFINITY)),
@@ -189,6 +195,19 @@ impl Text for HostPattern {
             _ => Err(Self::wrong(text)),
         }
     }
+}
+
+fn parse_requests_per(text: &str) -> Option<RequestsPer> {
+    let (count, unit) = text.split_once('/')?;
+    let seconds = match unit.trim() {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let digits = !count.trim().starts_with('+');
+    let count = count.trim().parse().ok().filter(|count: &i64| digits && *count >= 0)?;
+    Some(RequestsPer(count, Duration::from_secs(seconds)))
 }
 
 /// A range, or a single address as a range of one.

@@ -29,6 +29,9 @@ use crate::pool::{TargetId, TargetState};
 /// First checks of targets that came together begin this far apart, so that many of them are no burst.
 const FIRST_CHECK_GAP: Duration = Duration::from_millis(2);
 
+/// Between two tries of a check for which this node had no file descriptor.
+const NO_ROOM_PAUSE: Duration = Duration::from_secs(1);
+
 /// The result of one check.
 #[derive(Debug, Clone)]
 pub struct Probed {
@@ -110,6 +113,11 @@ pub async fn repeat(
         let (at, begun) = (SystemTime::now(), Instant::now());
         let result = check.run().await;
         let took = begun.elapsed();
+        if result == Err(probe::Fault::NoRoom) {
+            // Not a check: the next one comes sooner, as there may be room in a moment.
+            sleep(NO_ROOM_PAUSE).await;
+            continue;
+        }
         let (passed, drain, what) = match result {
             Ok(pass) => (true, pass.asks_to_drain(), pass.to_string()),
             Err(fault) => (false, false, fault.to_string()),

@@ -22,6 +22,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{grpc, http2};
 use crate::config::{self, HealthDrain, TargetProtocol, tls::UpstreamTls};
+use crate::pool::room;
 
 /// Bytes of an answer's body that are read; what follows is of no interest.
 pub(super) const BODY_MAX: usize = 64 * 1024;
@@ -70,6 +71,8 @@ const DRAIN: HeaderName = HeaderName::from_static("x-selvedge-drain");
 /// A check failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
+    /// This node has no file descriptor for a connection: that says nothing of the target.
+    NoRoom,
     /// No connection.
     Connect(String),
     /// No TLS handshake.
@@ -112,7 +115,10 @@ impl<'a> Check<'a> {
     }
 
     async fn ask(&self) -> Result<Pass, Fault> {
-        let connect = |error: io::Error| Fault::Connect(words(&error));
+        let connect = |error: io::Error| match room::is_want_of_room(&error) {
+            true => Fault::NoRoom,
+            false => Fault::Connect(words(&error)),
+        };
         let mut stream = TcpStream::connect(self.address).await.map_err(connect)?;
         if self.rules.proxy_protocol {
             stream.write_all(&OWN_CONNECTION).await.map_err(connect)?;
@@ -290,6 +296,7 @@ impl fmt::Display for Pass {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::NoRoom => f.write_str("this node has no file descriptor for a check"),
             Self::Connect(why) => f.write_str(why),
             Self::Tls(why) => write!(f, "no TLS handshake: {why}"),
             Self::Timeout(limit) => write!(f, "no answer in {limit:?}"),

@@ -126,7 +126,11 @@ impl Client {
     ) -> Result<Request, NoRequest> {
         let mut begun = !self.input.borrow().is_empty();
         let mut leaves = false;
-        self.deadline.set(if begun || first { listener.head_timeout } else { listener.keep_alive });
+        match (begun, first) {
+            (true, _) => self.deadline.set(listener.head_timeout),
+            (false, true) => self.deadline.set_idle(listener.head_timeout),
+            (false, false) => self.deadline.set_idle(listener.keep_alive),
+        }
         let request = std::future::poll_fn(|cx| {
             loop {
                 let begins = if begun && self.sniff.get() { self.begins() } else { Begins::Http1 };

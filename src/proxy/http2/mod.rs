@@ -298,6 +298,7 @@ impl Connection<'_> {
         self.waits = now;
         match now {
             Waits::Nothing => self.deadline.clear(),
+            Waits::Request => self.deadline.set_idle(lasts),
             _ => self.deadline.set(lasts),
         }
     }

@@ -30,7 +30,7 @@ use crate::proxy::fields::Fields;
 use crate::proxy::http1::framing::Framing;
 use crate::proxy::http1::head::Limits;
 use crate::proxy::inform::Inform;
-use crate::proxy::listener::note_panic;
+use crate::proxy::place::note_panic;
 
 /// What a stream is answered with, shared by all who may answer.
 pub(crate) struct Responder(RefCell<SendResponse<Piece>>);

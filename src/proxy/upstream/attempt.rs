@@ -11,7 +11,7 @@ use super::connection::{self, Connection, HeadError};
 use super::upload::{Upload, UploadError};
 use super::{InFlight, Tunnel, Upstream, Way, http2};
 use crate::config::{Balance, TargetProtocol};
-use crate::pool::{Failure, Refusal};
+use crate::pool::{Failure, Overload, Refusal, room};
 use crate::proxy::Worker;
 use crate::proxy::body::{Answer, Body, RequestBodyError};
 use crate::proxy::deadline::Deadline;
@@ -51,6 +51,8 @@ impl Attempt<'_> {
 pub(crate) enum AttemptError {
     /// The client's fault, or its departure: no other target can help.
     Client(RequestBodyError),
+    /// Ours: no file descriptor is left.
+    NoRoom,
     /// The target's.
     Target {
         failure: Failure,
@@ -89,6 +91,7 @@ pub(crate) async fn send(
         };
         let (failure, why, untouched) = match stopped {
             Stopped::Client(error) => return Err(AttemptError::Client(error)),
+            Stopped::NoRoom => return Err(AttemptError::NoRoom),
             Stopped::Target(failure, why) => (failure, why, false),
             Stopped::Ended => {
                 let untouched = wire.as_ref().is_some_and(Wire::nothing_arrived);
@@ -138,6 +141,8 @@ enum Stopped {
     Untouched(Failure, String),
     /// The same, because it wants another connection to be used.
     Moved(String),
+    /// There is no file descriptor for a connection.
+    NoRoom,
 }
 
 impl From<HeadError> for Stopped {
@@ -235,6 +240,7 @@ async fn begin(attempt: &Attempt<'_>, upload: &mut Upload) -> Result<Wire, Stopp
     let way = attempt.upstream.obtain(attempt.worker, &attempt.pool.config, websocket, attempt.owner()).await;
     let framing = upload.framing();
     match way {
+        Err((_, error)) if room::is_want_of_room(&error) => Err(Stopped::NoRoom),
         Err((failure, error)) => Err(Stopped::Untouched(failure, error.to_string())),
         Ok(Way::Http1(mut connection)) => {
             let upgrade = websocket.then_some(HeaderValue::from_static("websocket"));
@@ -396,6 +402,9 @@ impl fmt::Display for AttemptError {
         match self {
             Self::Client(RequestBodyError::Gone) => f.write_str("given up: the client left"),
             Self::Client(RequestBodyError::Refused(refusal)) => write!(f, "given up: {}", refusal.as_str()),
+            Self::NoRoom => {
+                f.write_str("given up: no file descriptor is left for a connection to the target")
+            }
             Self::Target { failure, untouched, why } => {
                 write!(f, "failed: {}: {why}", failure.as_str())?;
                 if *untouched { f.write_str(", and it has seen nothing of the request") } else { Ok(()) }
@@ -414,6 +423,7 @@ impl AttemptError {
     pub(crate) fn into_error(self, upstream: &Upstream) -> ProxyError {
         match self {
             Self::Client(RequestBodyError::Gone) => ProxyError::client_gone(),
+            Self::NoRoom => ProxyError::NoRoom(Overload::Descriptors),
             Self::Client(RequestBodyError::Refused(refusal)) => ProxyError::refused(refusal),
             Self::Target { failure, why, .. } => {
                 ProxyError::target(failure, upstream.state.name.clone(), why)

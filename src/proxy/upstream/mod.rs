@@ -34,7 +34,7 @@ use super::tunnels::Window;
 use super::worker::PoolWorker;
 use crate::config::tls::UpstreamTls;
 use crate::config::{self, TargetProtocol};
-use crate::pool::{Failure, Leave, Pool, TargetLane, TargetState};
+use crate::pool::{Failure, Leave, Pool, TargetLane, TargetState, room};
 pub(crate) use attempt::{Attempt, AttemptError, send};
 pub(crate) use connection::Connection;
 pub(crate) use upload::Upload;
@@ -241,11 +241,12 @@ impl Upstream {
     }
 
     /// Closes all idle connections, and those that are shared when they become idle.
-    pub(crate) fn close_idle(&self) {
+    /// How many of the first kind these were.
+    pub(crate) fn close_idle(&self) -> usize {
         self.http2.close();
-        for connection in self.idle.borrow_mut().drain(..) {
-            connection.io.say_goodbye();
-        }
+        let idle = self.idle.take();
+        idle.iter().for_each(|connection| connection.io.say_goodbye());
+        idle.len()
     }
 
     /// A connection for one request: one that is open already, if there is one.
@@ -286,7 +287,7 @@ impl Upstream {
         let header = owner.map(|owner| owner.encode()).unwrap_or_default();
         let opening = async {
             let connect = |error| (Failure::Connect, error);
-            let mut tcp = TcpStream::connect(self.state.address).await.map_err(connect)?;
+            let mut tcp = self.connect_tcp(worker).await.map_err(connect)?;
             // A socket that refuses the option is slower, not wrong.
             let _ = tcp.set_nodelay(true);
             if !header.is_empty() {
@@ -311,6 +312,18 @@ impl Upstream {
         })))
     }
 
+    /// A connection. While there is no room for one, others give way, for a moment.
+    async fn connect_tcp(&self, worker: &Worker) -> io::Result<TcpStream> {
+        for _ in 0..ROOM_TRIES {
+            match TcpStream::connect(self.state.address).await {
+                Err(error) if room::is_want_of_room(&error) => worker.make_room_for_target(),
+                connected => return connected,
+            }
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+        TcpStream::connect(self.state.address).await
+    }
+
     /// TLS on `tcp`, and whether HTTP/2 was agreed on.
     async fn shake_hands(
         &self,
@@ -329,6 +342,10 @@ impl Upstream {
         Ok((Io::encrypted(stream), http2))
     }
 }
+
+/// How often, and after what pause, room is made for a connection to a target.
+const ROOM_TRIES: u32 = 10;
+const ROOM_PAUSE: Duration = Duration::from_millis(20);
 
 const OTHER_PROTOCOL: &str = "the target did not agree on the pool's protocol (ALPN)";
 
