@@ -70,7 +70,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Part {
     /// One instance of the shop
-    Instance(instance::Options),
+    Instance(Box<instance::Options>),
     /// Ask the Auto Scaling group of a system that runs
     Asg(asg::command::Arguments),
     /// The case study in three zones that are three networks
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
     let outcome = match part {
         None => block_on(system::run(system)),
         Some(Part::Instance(options)) => {
-            block_on(async { instance::run(options).await.map_err(Trouble::new) })
+            block_on(async { instance::run(*options).await.map_err(Trouble::new) })
         }
         Some(Part::Asg(arguments)) => block_on(asg::command::run(arguments)),
         Some(Part::Lab(arguments)) => lab::run(arguments),
