@@ -137,6 +137,11 @@ impl Conduct {
         self.silences.load(Relaxed)
     }
 
+    /// How long ago it answered last; `None` if it never has.
+    pub fn answered_ago(&self, now: Instant) -> Option<Duration> {
+        (self.answered_ns.load(Relaxed) != 0).then(|| self.silent_for(now))
+    }
+
     /// How long the target has not answered anything.
     pub fn silent_for(&self, now: Instant) -> Duration {
         Duration::from_nanos(self.ns(now).saturating_sub(self.answered_ns.load(Relaxed)))

@@ -263,7 +263,9 @@ async fn an_ejected_target_is_on_trial_when_it_returns() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions_come_back_to_their_own_instance_when_all_were_killed() {
     let mut origins = shop().await;
-    let edge = setup(&origins).pool("stickiness.mode = \"lb_cookie\"\nhealth.unhealthy = 3").start().await;
+    // They are all the traffic that there is, and some may be on a connection that breaks: more than the usual budget for retries.
+    let rules = "stickiness.mode = \"lb_cookie\"\nhealth.unhealthy = 3\nretry.budget_min = 30";
+    let edge = setup(&origins).pool(rules).start().await;
     status(&edge, "healthy", 6).await;
     let mut shoppers = Vec::new();
     for _ in 0..30 {

@@ -277,6 +277,19 @@ fn when_all_look_as_if_they_hung_the_one_that_answered_last_is_asked() {
 }
 
 #[test]
+fn while_nobody_has_ever_answered_the_least_loaded_is_asked() {
+    let members = three_zones();
+    let snapshot = snapshot(&members);
+    for (at, target) in snapshot.targets.iter().enumerate() {
+        (0..if at == 2 { 4 } else { 9 }).for_each(|_| assert!(target.state.begin(u32::MAX, 0)));
+    }
+    let choice = choice(&snapshot, &Balance::LeastOutstanding, None, &[]);
+    for random in 0..5u64 {
+        assert_eq!(picked(choice.pick(0, random.wrapping_mul(0x9e37_79b9_7f4a_7c15))), 2);
+    }
+}
+
+#[test]
 fn in_a_burst_a_request_hesitates_before_a_fourth_one_goes_unanswered() {
     let members = three_zones();
     let snapshot = snapshot(&members);

@@ -6,7 +6,7 @@
 //! because another is busy. If those are silent too, the request hesitates: in a burst out of nothing, nobody knows yet
 //! which target answers. A target whose last requests have failed is asked less, before anybody decides about it.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{Choice, Found};
 use crate::pool::Tier;
@@ -64,7 +64,8 @@ pub(super) fn pick(choice: &Choice<'_>, tier: &Tier, random: u64, load: Load) ->
     if candidates.first().is_some_and(|least| load(*least) >= SILENT) {
         // All look as if they hung, and one of them does: a busy one has answered a moment ago.
         let now = Instant::now();
-        candidates.sort_by_key(|index| choice.target(*index).state.conduct.silent_for(now));
+        let answered_ago = |index: &u32| choice.target(*index).state.conduct.answered_ago(now);
+        candidates.sort_by_key(|index| answered_ago(index).unwrap_or(Duration::MAX));
     }
     candidates.into_iter().find(|index| choice.begin_well(*index)).into()
 }
