@@ -170,6 +170,12 @@ impl Deadline {
         self.set_both(duration, self.all.now.get());
     }
 
+    /// The same for a connection that has asked nothing yet: it counts as idle only after a second, as its first request may
+    /// still be on its way.
+    pub(crate) fn set_new(&self, duration: Duration) {
+        self.set_both(duration, self.all.now.get() + Deadlines::TICKS_PER_SECOND);
+    }
+
     fn set_both(&self, duration: Duration, idle_since: u64) {
         // One tick for the one that is under way: never early.
         let due = self.all.now.get().saturating_add(Deadlines::ticks_of(duration)).saturating_add(1);

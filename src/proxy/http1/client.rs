@@ -128,7 +128,7 @@ impl Client {
         let mut leaves = false;
         match (begun, first) {
             (true, _) => self.deadline.set(listener.head_timeout),
-            (false, true) => self.deadline.set_idle(listener.head_timeout),
+            (false, true) => self.deadline.set_new(listener.head_timeout),
             (false, false) => self.deadline.set_idle(listener.keep_alive),
         }
         let request = std::future::poll_fn(|cx| {
