@@ -81,7 +81,6 @@ fn the_reference_shows_every_key_in_its_table() {
         ("limits", Limits::KEYS),
         ("shutdown", Shutdown::KEYS),
         ("upgrade", Upgrade::KEYS),
-        ("access_log", AccessLog::KEYS),
         ("log", Log::KEYS),
         ("access_log", AccessLog::KEYS),
     ];
