@@ -172,14 +172,24 @@ impl Origin {
         }
     }
 
-    /// Listens (again).
+    /// Listens (again). A program that another test starts just now may hold the last listener for a moment, between its fork
+    /// and its exec.
     pub fn resume(&mut self) {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_reuseaddr(true).unwrap();
-        socket.bind(self.address).unwrap();
-        let listener = socket.listen(1024).unwrap();
-        self.accepting =
-            Some(tokio::spawn(accept(listener, self.tls.clone(), self.script.clone(), self.seen.clone())));
+        let listen = || {
+            let socket = TcpSocket::new_v4().unwrap();
+            socket.set_reuseaddr(true).unwrap();
+            socket.bind(self.address).and_then(|()| socket.listen(1024))
+        };
+        let mut listener = listen();
+        for _ in 0..500 {
+            if !matches!(&listener, Err(error) if error.kind() == std::io::ErrorKind::AddrInUse) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            listener = listen();
+        }
+        let accepting = accept(listener.unwrap(), self.tls.clone(), self.script.clone(), self.seen.clone());
+        self.accepting = Some(tokio::spawn(accepting));
     }
 
     /// Whether `/healthz` is answered with 503 from now on.
