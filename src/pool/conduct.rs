@@ -2,8 +2,9 @@
 //!
 //! Not obvious: a worker that sees the limit reached *suspends* the target itself, so that no other request is spent on it while
 //! the control plane makes up its mind; only the control plane ejects, and only it ends a suspension. Limits are set by the
-//! control plane too: a target on trial is suspended earlier. What breaks on a connection from before a target's return says
-//! nothing of the process that is there now. Nothing here looks at other targets.
+//! control plane too: a target on trial is suspended earlier. A connection that breaks says nothing of the process that is
+//! there now if that has answered since on a newer one, or if the target has returned since: that is what a quick restart looks
+//! like, whose broken connections are noticed one by one. Nothing here looks at other targets.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -23,8 +24,9 @@ pub struct Conduct {
     /// First-byte deadlines that passed while the target answered nothing at all, since it last answered.
     silences: AtomicU32,
     suspended: AtomicBool,
-    /// When the target last returned, in nanoseconds since `epoch`.
-    returned_ns: AtomicU64,
+    /// When the newest connection began that an answer came on, or when the target last returned if that was later, in
+    /// nanoseconds since `epoch`. A connection that is not newer, and breaks, may have been one to another process.
+    proven_ns: AtomicU64,
     /// When the target last answered, in nanoseconds since `epoch`: a request may follow an answer within a millisecond.
     answered_ns: AtomicU64,
     /// Moving average of the time to the first byte: microseconds as `f32` bits in the upper half, milliseconds since `epoch`
@@ -42,7 +44,7 @@ impl Default for Conduct {
             limit: AtomicU32::new(u32::MAX),
             silences: AtomicU32::new(0),
             suspended: AtomicBool::new(false),
-            returned_ns: AtomicU64::new(0),
+            proven_ns: AtomicU64::new(0),
             answered_ns: AtomicU64::new(0),
             latency: AtomicU64::new(0),
             epoch: Instant::now(),
@@ -70,10 +72,19 @@ impl Conduct {
         self.fail()
     }
 
+    /// Answers come on a connection that was begun at `connected`, and is one request's at a time.
+    pub fn prove(&self, connected: Instant) {
+        let connected = self.ns(connected);
+        // Rarely true. Two workers may overwrite each other with moments that are close together.
+        if connected > self.proven_ns.load(Relaxed) {
+            self.proven_ns.store(connected, Relaxed);
+        }
+    }
+
     /// The target has failed without an answer that counts, on a connection that was begun at `connected`. True if that
     /// suspends it.
     pub fn break_off(&self, failure: Failure, connected: Instant) -> bool {
-        if failure == Failure::Reset && self.ns(connected) < self.returned_ns.load(Relaxed) {
+        if failure == Failure::Reset && self.ns(connected) <= self.proven_ns.load(Relaxed) {
             return false;
         }
         match failure {
@@ -159,7 +170,7 @@ impl Conduct {
     /// The target is back at `now`, perhaps as another process: what was before counts no longer, not even what is heard of it
     /// only from now on.
     pub fn begin_anew(&self, now: Instant) {
-        self.returned_ns.store(self.ns(now), Relaxed);
+        self.proven_ns.store(self.ns(now), Relaxed);
         self.pardon(self.limit.load(Relaxed));
     }
 
@@ -228,6 +239,21 @@ mod tests {
         assert!(!conduct.break_off(Failure::Reset, at(1)) && !conduct.break_off(Failure::Reset, at(1)));
         assert_eq!(conduct.failures(), 0, "they were connections to another process");
         assert!(!conduct.break_off(Failure::Reset, at(3)) && conduct.break_off(Failure::Reset, at(3)));
+    }
+
+    #[test]
+    fn connections_that_break_after_a_newer_one_was_answered_were_to_a_process_that_is_gone() {
+        let conduct = Conduct::default();
+        conduct.pardon(2);
+        let at = |seconds| conduct.epoch + Duration::from_secs(seconds);
+        conduct.prove(at(2));
+        conduct.prove(at(1));
+        assert!((0..5).all(|_| !conduct.break_off(Failure::Reset, at(2))));
+        assert_eq!(conduct.failures(), 0);
+        // One that breaks on every connection that it takes, or takes none, is known by that.
+        assert!(!conduct.break_off(Failure::Reset, at(3)) && conduct.break_off(Failure::Reset, at(3)));
+        conduct.pardon(2);
+        assert!(!conduct.break_off(Failure::Connect, at(1)) && conduct.break_off(Failure::Connect, at(1)));
     }
 
     #[test]

@@ -263,13 +263,17 @@ impl Shopper<'_> {
             if died.as_ref().is_some_and(is_after(home.seen)) {
                 self.report.elsewhere += 1;
             } else {
+                // To be compared with the log.
                 let ago = |moment: Instant| format!("{:.1?}", moment.elapsed());
+                let second = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
                 self.report.problems.push(format!(
-                    "{}: {name} answered for {}, which was killed {} ago and answered {} ago",
-                    httpdate::fmt_http_date(std::time::SystemTime::now()),
+                    "at {:.3} s: {name} answered for {}, which was killed {} ago; it was last asked with success {} ago, \
+                     this request was sent {} ago",
+                    second.as_secs_f64() % 60.0,
                     home.instance,
                     died.flatten().map_or("never".to_owned(), ago),
-                    ago(home.seen)
+                    ago(home.seen),
+                    ago(sent),
                 ));
             }
             if home.bond == bond {

@@ -83,7 +83,7 @@ pub(crate) async fn send(
             Ok(mut wire) => match answer_head(attempt, &mut wire, upload).await {
                 Err(stopped) => (stopped, Some(wire)),
                 Ok(answer) => {
-                    answered(attempt, upload, answer.status, started);
+                    answered(attempt, upload, answer.status, started, wire.connected());
                     wire.settle(upload);
                     return Ok(Arrived { answer, wire, in_flight });
                 }
@@ -119,12 +119,18 @@ pub(crate) async fn send(
 }
 
 /// Counts an answer whose head has arrived.
-fn answered(attempt: &Attempt<'_>, upload: &Upload, status: StatusCode, started: Instant) {
+fn answered(
+    attempt: &Attempt<'_>,
+    upload: &Upload,
+    status: StatusCode,
+    started: Instant,
+    connected: Option<Instant>,
+) {
     let (lane, now) = (attempt.upstream.lane(), Instant::now());
     let took = now.duration_since(started);
     lane.first_byte.record(took);
     attempt.pool.observe(took);
-    attempt.upstream.heard(&attempt.pool.shared, status, now);
+    attempt.upstream.heard(&attempt.pool.shared, status, now, connected);
     if attempt.pool.config.balance == Balance::PeakEwma {
         attempt.upstream.state.conduct.observe_latency(now, took);
     }

@@ -210,11 +210,14 @@ impl Upstream {
         });
     }
 
-    /// The target has answered a request.
-    fn heard(&self, pool: &Pool, status: StatusCode, now: Instant) {
+    /// The target has answered a request, on a connection that was begun at `connected` if no other request is on it.
+    fn heard(&self, pool: &Pool, status: StatusCode, now: Instant, connected: Option<Instant>) {
         self.state.answered();
         pool.queue.hesitating.wake_one();
         let conduct = &self.state.conduct;
+        if let Some(connected) = connected {
+            conduct.prove(connected);
+        }
         if !status.is_server_error() {
             conduct.succeed(now);
         } else if conduct.answer_badly(now) {
