@@ -18,6 +18,7 @@
 //! trouble.rs     why a command does not run                       store.rs     what is asked of the database
 //!                                                                 databases/   where accounts, orders and the catalogue live
 //!                                                                 cart_stores/ where carts and logins live
+//!                                                                 redis/       a client of Redis, for whoever keeps something there
 //! ```
 
 mod accounts;
@@ -39,6 +40,10 @@ mod pages;
 mod parent;
 mod product;
 mod proxy_config;
+mod redis;
+#[cfg(test)]
+#[path = "../../tests/support/redis.rs"]
+mod redis_servers;
 mod sessions;
 mod socket;
 mod store;

@@ -13,8 +13,9 @@ const SOON: Duration = Duration::from_secs(60);
 /// One `redis-server`, as server or as Sentinel.
 pub(crate) struct Server {
     pub(crate) port: u16,
+    program: &'static str,
     child: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Server {
@@ -23,7 +24,7 @@ impl Server {
         Self::start_as("redis-server", config)
     }
 
-    fn start_as(program: &str, config: &str) -> Self {
+    fn start_as(program: &'static str, config: &str) -> Self {
         for _ in 0..5 {
             let folder = tempfile::tempdir().unwrap();
             let port = free_port();
@@ -33,21 +34,26 @@ impl Server {
             }
             let file = folder.path().join("redis.conf");
             std::fs::write(&file, text + config).unwrap();
-            let mut server = Self { port, child: run(program, &file), _folder: folder };
-            let start = Instant::now();
-            // Another process may have taken the port meanwhile.
-            while server.child.try_wait().unwrap().is_none() {
-                if server
-                    .ask(&["PING"])
-                    .is_some_and(|answer| answer.contains("PONG") || answer.contains("NOAUTH"))
-                {
-                    return server;
-                }
-                assert!(start.elapsed() < SOON, "{program} does not answer");
-                std::thread::sleep(Duration::from_millis(20));
+            let mut server = Self { port, program, child: run(program, &file), folder };
+            if server.answers() {
+                return server;
             }
         }
         panic!("{program} does not start")
+    }
+
+    /// Waits until it answers; `false` if it ends, as another process may have taken the port meanwhile.
+    fn answers(&mut self) -> bool {
+        let start = Instant::now();
+        while self.child.try_wait().unwrap().is_none() {
+            let answer = self.ask(&["PING"]).unwrap_or_default();
+            if answer.contains("PONG") || answer.contains("NOAUTH") {
+                return true;
+            }
+            assert!(start.elapsed() < SOON, "{} does not answer", self.program);
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
     }
 
     /// Sends one command; what came back within a second, as it is on the wire.
@@ -91,6 +97,19 @@ impl Server {
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Starts it again where it was, without what it had in memory.
+    pub(crate) fn revive(&mut self) {
+        let start = Instant::now();
+        loop {
+            self.child = run(self.program, &self.folder.path().join("redis.conf"));
+            if self.answers() {
+                return;
+            }
+            assert!(start.elapsed() < SOON, "{} does not start again", self.program);
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }
 

@@ -9,12 +9,8 @@ use std::sync::Arc;
 use super::{CartStore as _, Carts, Held, Place, Version, Written};
 use crate::carts::Basket;
 use crate::failure::Failure;
+use crate::redis_servers::{Server, Watched};
 use crate::sessions::{self, LIFETIME, Session, Visitor};
-
-#[path = "../../../tests/support/redis.rs"]
-mod redis_servers;
-
-use redis_servers::{Server, Watched};
 
 const SECRET: &[u8] = b"what the instances share";
 

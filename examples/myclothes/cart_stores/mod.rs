@@ -4,7 +4,7 @@
 //! place.rs    what --carts may say              memory.rs   in the instance: gone with it
 //! changes.rs  one change at a time counts       cookie.rs   with the visitor, sealed
 //!                                               sqlite.rs   a file that all instances open
-//!                                               redis/      one server, Sentinels, or a cluster
+//!                                               redis.rs    one server, Sentinels, or a cluster
 //! ```
 //!
 //! Every store does the same three things with one key: [`load`](CartStore::load), and [`save`](CartStore::save) and

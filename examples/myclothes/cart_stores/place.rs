@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::redis::address::Address;
+use crate::redis::Address;
 
 /// Where carts and logins live.
 #[derive(Debug, Clone, PartialEq, Eq)]

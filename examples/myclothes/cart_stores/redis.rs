@@ -4,25 +4,16 @@
 //! only when a replica has it too (`?replicas=N`), because what only the primary knows is lost with the primary: a write that no replica has
 //! confirmed in time is answered with 503. Reads are asked of the primary, since a replica may not know the
 //! newest cart. Redis must not evict (`maxmemory-policy noeviction`, its default).
-//!
-//! ```text
-//! address.rs   what --carts redis… may say
-//! servers.rs   connections, Sentinels, clusters
-//! wire.rs      the protocol
-//! ```
 
-pub(crate) mod address;
-mod servers;
-mod wire;
-
-use address::Address;
-use servers::Servers;
-use wire::{Command, Reply};
+use std::time::Duration;
 
 use super::{CartStore, Held, Version, Written};
 use crate::failure::Failure;
+use crate::redis::{Address, Command, Reply, Servers};
 use crate::sessions::{self, Session, Visitor};
 
+/// For everything that one request wants of Redis at a time.
+const DEADLINE: Duration = Duration::from_millis(1500);
 /// Milliseconds for replicas to confirm a write; less than the deadline of the whole question.
 const CONFIRM: &[u8] = b"600";
 
@@ -57,7 +48,7 @@ impl Redis {
         if self.replicas > 0 {
             commands.push(vec![b"WAIT", count.as_bytes(), CONFIRM]);
         }
-        let replies = self.servers.ask(key, &commands).await.map_err(away)?;
+        let replies = self.servers.ask(key, &commands, DEADLINE).await.map_err(away)?;
         match replies[..] {
             [Reply::Number(0), ..] => Ok(Written::Changed),
             [Reply::Number(1)] => Ok(Written::Kept),
@@ -87,9 +78,9 @@ impl CartStore for Redis {
         let key = key(visitor);
         let command: Command<'_> = vec![b"HMGET", key.as_bytes(), b"v", b"s"];
         let question = [command];
-        let replies = match self.servers.ask(&key, &question).await {
+        let replies = match self.servers.ask(&key, &question, DEADLINE).await {
             // The connection may have been an old one. It costs nothing to ask again.
-            Err(_) => self.servers.ask(&key, &question).await.map_err(away)?,
+            Err(_) => self.servers.ask(&key, &question, DEADLINE).await.map_err(away)?,
             Ok(replies) => replies,
         };
         let [Reply::List(fields)] = &replies[..] else {

@@ -1,6 +1,7 @@
-//! What `--carts redis…` may say: which servers, under which name, and how safe a write must be.
+//! Where Redis is: what `--carts redis…` and `--cache-url` may say. Which servers, under which name, and how safe a write must be.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// How the server that takes writes is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +25,7 @@ pub(crate) struct Address {
     /// Number of the database; only for one server and with Sentinels.
     pub(super) database: u32,
     /// Replicas that must have a write before it counts.
-    pub(super) replicas: u32,
+    pub(crate) replicas: u32,
 }
 
 const FORMS: &str = "write redis://HOST:PORT, redis+sentinel://HOST:PORT,HOST:PORT,HOST:PORT/NAME or \
@@ -85,6 +86,14 @@ impl Address {
             _ => return Err(format!("{options:?} is unknown; the only option is replicas=N")),
         };
         Ok(Self { kind, servers, login, database, replicas })
+    }
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::parse(text).unwrap_or_else(|| Err(FORMS.to_owned()))
     }
 }
 
@@ -164,6 +173,7 @@ mod tests {
             assert_eq!(parse(&address.to_string()).unwrap(), address, "{address}");
         }
         assert!(Address::parse("memory").is_none() && Address::parse("http://a:1").is_none());
+        assert!("http://a:1".parse::<Address>().unwrap_err().contains("redis://HOST:PORT"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The connections to Redis: which server has a key now, and asking it within a deadline.
 //!
-//! Nothing is asked twice here: what becomes of a write whose answer is lost is for [`crate::cart_stores::changes`] to find out. After
+//! Nothing is asked twice here: what becomes of a write whose answer is lost is for whoever asks to find out. After
 //! any trouble with a server its connections are closed, and the next request looks again for the one that takes writes, at
 //! another Sentinel or seed first than the one that was asked last.
 
@@ -17,17 +17,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::address::{Address, Kind};
 use super::wire::{Command, MAX_REPLY, Reply, encode, parse};
 
-/// For everything that one request wants of Redis at a time: a connection, where the primary is, the answer.
-const DEADLINE: Duration = Duration::from_millis(1500);
-/// For one Sentinel, and for one server of a cluster to connect.
-const SHORT: Duration = Duration::from_millis(400);
+/// Share of the deadline for one Sentinel, and for one server of a cluster to connect: three may be away.
+const SHARE: u32 = 4;
 /// Requests of one instance that Redis works on; more wait.
 const CONNECTIONS: usize = 32;
+/// Bytes of replies for which a connection has room from the start.
+const ROOM: usize = 4096;
 /// Servers of a cluster that may send one request on to another.
 const MOVES: usize = 5;
 
 /// The servers of one address.
-pub(super) struct Servers {
+pub(crate) struct Servers {
     address: Address,
     turns: Semaphore,
     known: Mutex<Known>,
@@ -54,7 +54,8 @@ enum Moved {
 }
 
 impl Servers {
-    pub(super) fn new(address: Address) -> Self {
+    /// Connects when it is first asked.
+    pub(crate) fn new(address: Address) -> Self {
         Self { address, turns: Semaphore::new(CONNECTIONS), known: Mutex::default() }
     }
 
@@ -62,13 +63,19 @@ impl Servers {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends these commands, all about `key`, and gives the replies. None of them is an error; the text of one is the error.
-    pub(super) async fn ask(&self, key: &str, commands: &[Command<'_>]) -> Result<Vec<Reply>, String> {
-        let deadline = Instant::now() + DEADLINE;
-        let late = |_| format!("no answer within {DEADLINE:?}");
+    /// Sends these commands, all about `key` or keys of its slot, and gives the replies. None of them is an error; the text of one is
+    /// the error. `within` is for everything: a connection, where the primary is, the answers.
+    pub(crate) async fn ask(
+        &self,
+        key: &str,
+        commands: &[Command<'_>],
+        within: Duration,
+    ) -> Result<Vec<Reply>, String> {
+        let deadline = Instant::now() + within;
+        let late = |_| format!("no answer within {within:?}");
         let turn = timeout_at(deadline, self.turns.acquire()).await.map_err(late)?;
         let slot = slot(key.as_bytes());
-        let mut server = timeout_at(deadline, self.server_of(slot)).await.map_err(late)??;
+        let mut server = timeout_at(deadline, self.server_of(slot, within / SHARE)).await.map_err(late)??;
         let mut once = false;
         for _ in 0..MOVES {
             let exchange = async {
@@ -120,8 +127,8 @@ impl Servers {
         known.first = known.first.wrapping_add(1);
     }
 
-    /// The server to ask about a slot.
-    async fn server_of(&self, slot: u16) -> Result<String, String> {
+    /// The server to ask about a slot; `short` is for each that may know.
+    async fn server_of(&self, slot: u16, short: Duration) -> Result<String, String> {
         let servers = &self.address.servers;
         let first = {
             let known = self.known();
@@ -149,7 +156,7 @@ impl Servers {
                     }
                 }
             };
-            match timeout(SHORT, asked).await {
+            match timeout(short, asked).await {
                 Ok(Ok(found)) => {
                     if let Kind::Sentinel(_) = self.address.kind {
                         self.known().primary = Some(found.clone());
@@ -157,7 +164,7 @@ impl Servers {
                     return Ok(found);
                 }
                 Ok(Err(why)) => trouble = format!("{server}: {why}"),
-                Err(_) => trouble = format!("{server}: no answer within {SHORT:?}"),
+                Err(_) => trouble = format!("{server}: no answer within {short:?}"),
             }
         }
         Err(trouble)
@@ -227,8 +234,13 @@ fn moved(error: &str, server: &str) -> Option<Moved> {
     }
 }
 
-/// The slot of a key in a cluster: CRC-16 (XMODEM) of it. Keys with a part in braces are not used here.
+/// The slot of a key in a cluster: CRC-16 (XMODEM) of it, or of its part in braces.
 fn slot(key: &[u8]) -> u16 {
+    let of = |wanted: u8, key: &[u8]| key.iter().position(|byte| *byte == wanted);
+    let key = match of(b'{', key).map(|open| &key[open + 1..]) {
+        Some(inner) => of(b'}', inner).filter(|end| *end > 0).map_or(key, |end| &inner[..end]),
+        None => key,
+    };
     let mut crc: u16 = 0;
     for byte in key {
         crc ^= u16::from(*byte) << 8;
@@ -250,7 +262,7 @@ impl Connection {
     async fn open(server: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, received: Vec::new() })
+        Ok(Self { stream, received: Vec::with_capacity(ROOM) })
     }
 
     /// Sends commands and waits for the reply to each; with `once`, where a cluster has said ASK.
@@ -302,6 +314,8 @@ mod tests {
         // From the specification of Redis Cluster, and from CLUSTER KEYSLOT.
         assert_eq!(slot(b"123456789"), 0x31C3 % 16384);
         assert_eq!(slot(b"foo"), 12182);
+        assert_eq!((slot(b"a:{foo}:b"), slot(b"{foo}}"), slot(b"{{foo}}")), (12182, 12182, slot(b"{foo")));
+        assert_ne!(slot(b"{}foo"), slot(b"foo"));
     }
 
     #[test]

@@ -8,11 +8,11 @@ pub(super) const MAX_REPLY: usize = 1 << 20;
 const MAX_DEPTH: u32 = 4;
 
 /// One command: its name and arguments.
-pub(super) type Command<'a> = Vec<&'a [u8]>;
+pub(crate) type Command<'a> = Vec<&'a [u8]>;
 
 /// What came back for one command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Reply {
+pub(crate) enum Reply {
     Status(String),
     Error(String),
     Number(i64),
@@ -22,8 +22,16 @@ pub(super) enum Reply {
 }
 
 impl Reply {
+    /// The bytes that were asked for, if there are any.
+    pub(crate) fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) => bytes.as_deref(),
+            _ => None,
+        }
+    }
+
     /// Bytes or a status as text.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Status(text) => Some(text),
             Self::Bytes(Some(bytes)) => std::str::from_utf8(bytes).ok(),
