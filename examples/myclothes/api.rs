@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::accounts::{Account, Delivery, Email, Password};
+use crate::cache::Cache;
 use crate::carts::{self, Cart};
 use crate::catalogue::{self, Product, Search};
 use crate::failure::{Failure, Invalid};
@@ -27,6 +28,7 @@ pub(crate) fn routes() -> Router<App> {
     Router::new()
         .route("/whoami", get(who_am_i))
         .route("/database", get(database))
+        .route("/cache", get(cache))
         .route("/products", get(products))
         .route("/products/{id}", get(product))
         .route("/cart", get(cart))
@@ -55,6 +57,11 @@ async fn who_am_i(State(app): State<App>) -> Response {
 /// The servers of the database, as this instance sees them.
 async fn database(State(app): State<App>) -> Response {
     axum::Json(json!({ "servers": app.store.servers() })).into_response()
+}
+
+/// What has come of the cache of the catalogue, in this instance.
+async fn cache(State(app): State<App>) -> Response {
+    axum::Json(json!({ "cache": app.store.cache().map(Cache::view) })).into_response()
 }
 
 async fn products(

@@ -29,6 +29,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 
+use crate::cache;
 use crate::cart_stores::{self, CartStore as _, Carts};
 use crate::databases::{self, SeenCookie};
 use crate::failure::Failure;
@@ -75,6 +76,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     database: databases::Options,
     #[command(flatten)]
+    cache: cache::Options,
+    #[command(flatten)]
     carts: cart_stores::Options,
     #[command(flatten)]
     trust: trust::Options,
@@ -105,8 +108,10 @@ pub(crate) struct App {
 
 /// Serves until asked to stop. An error is one line that says what could not be started.
 pub(crate) async fn run(options: Options) -> Result<(), String> {
-    let Options { name, zone, address, data, database, carts, trust, drain_delay, supervised } = options;
-    let store = Store::open(&database, &data, &zone).await.map_err(|error| format!("{name}: {error}"))?;
+    let Options { name, zone, address, data, database, cache, carts, trust, drain_delay, supervised } =
+        options;
+    let store =
+        Store::open(&database, &cache, &data, &zone).await.map_err(|error| format!("{name}: {error}"))?;
     let store = Arc::new(store);
     let carts =
         Carts::open(&carts.place, &data, store.form_secret()).map_err(|error| format!("{name}: {error}"))?;

@@ -16,6 +16,7 @@
 //! dns.rs         DNS for the instances                            catalogue.rs carts.rs accounts.rs login.rs orders.rs
 //! product.rs     changes the catalogue                            sessions.rs  the `sid` cookie
 //! trouble.rs     why a command does not run                       store.rs     what is asked of the database
+//!                                                                 cache/       the catalogue, kept in Redis too
 //!                                                                 databases/   where accounts, orders and the catalogue live
 //!                                                                 cart_stores/ where carts and logins live
 //!                                                                 redis/       a client of Redis, for whoever keeps something there
@@ -24,6 +25,7 @@
 mod accounts;
 mod api;
 mod asg;
+mod cache;
 mod cart_stores;
 mod carts;
 mod catalogue;

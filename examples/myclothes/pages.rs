@@ -16,6 +16,7 @@ use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
 
 use crate::accounts::{Account, Delivery, Email, Password};
+use crate::cache::Cache;
 use crate::carts::{self, Basket, Cart};
 use crate::catalogue::{self, Product, Search};
 use crate::failure::{Failure, Invalid};
@@ -51,6 +52,8 @@ async fn file(content_type: &'static str, content: &'static str) -> impl IntoRes
 /// What the frame of every page shows.
 struct Frame {
     served: Arc<Identity>,
+    /// Per cent of its questions for the catalogue that the cache has answered, if there is one.
+    cache_hits: Option<u64>,
     /// Content of the search field.
     search: String,
     /// Whether the store of carts and logins does not answer: then neither is known.
@@ -105,6 +108,7 @@ async fn frame(app: &App, visitor: &Visitor, session: Option<&Session>) -> Resul
     let account = app.store.account(&visitor.seen, session.and_then(|session| session.account)).await?;
     Ok(Frame {
         served: Arc::clone(&app.identity),
+        cache_hits: app.store.cache().and_then(Cache::hit_rate),
         search: String::new(),
         carts_away: false,
         pieces: session.map_or(0, |session| session.basket.pieces()),
@@ -471,7 +475,7 @@ pub(crate) fn failure(served: &Arc<Identity>, failure: &Failure) -> Response {
     };
     let served = Arc::clone(served);
     let (search, token) = (String::new(), String::new());
-    let frame = Frame { served, search, carts_away: true, pieces: 0, email: None, token };
+    let frame = Frame { served, cache_hits: None, search, carts_away: true, pieces: 0, email: None, token };
     match (ErrorPage { frame, title, message: failure.message() }).render() {
         Ok(html) => (failure.status(), Html(html)).into_response(),
         Err(_) => failure.status().into_response(),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::cache;
 use crate::databases;
 use crate::failure::Failure;
 use crate::pages::dollars;
@@ -19,6 +20,8 @@ pub(crate) struct Arguments {
     data: PathBuf,
     #[command(flatten)]
     database: databases::Options,
+    #[command(flatten)]
+    cache: cache::Options,
 }
 
 /// What to change.
@@ -44,8 +47,8 @@ enum Change {
 
 /// Changes it, and says what it is then.
 pub(crate) async fn run(arguments: Arguments) -> Result<(), Trouble> {
-    let Arguments { change, data, database } = arguments;
-    let store = Store::open(&database, &data, "").await.map_err(Trouble::new)?;
+    let Arguments { change, data, database, cache } = arguments;
+    let store = Store::open(&database, &cache, &data, "").await.map_err(Trouble::new)?;
     let (id, changed) = match change {
         Change::SetPrice { product, cents } => (product, store.set_price(product, cents).await),
         Change::SetStock { product, pieces } => (product, store.set_stock(product, pieces).await),
@@ -53,5 +56,10 @@ pub(crate) async fn run(arguments: Arguments) -> Result<(), Trouble> {
     let changed = changed.map_err(|failure: Failure| Trouble::new(failure.message()))?;
     let changed = changed.ok_or_else(|| Trouble::new(format!("there is no product {id}")))?;
     say(format_args!("{}: {}, {} pieces", changed.name, dollars(changed.price_cents), changed.stock));
-    Ok(())
+    match store.cache() {
+        Some(cache) if !cache.knows_all().await => Err(Trouble::new(
+            "it is changed, but the cache could not be told: for up to a minute, pages may show what was before",
+        )),
+        _ => Ok(()),
+    }
 }

@@ -1,23 +1,33 @@
-//! What the shop asks of its database, from the side of those who ask.
+//! What the shop asks of its database, from the side of those who ask. The catalogue may come from a cache ([`crate::cache`]).
 
 use std::path::Path;
+use std::sync::Arc;
 
 use crate::accounts::{Account, Delivery, Email};
+use crate::cache::{self, Cache};
 use crate::carts::{self, Basket, Cart};
 use crate::catalogue::Product;
-use crate::databases::{Database as _, Databases, Options, Seen};
+use crate::databases::{self, Database as _, Databases, Seen};
 use crate::failure::Failure;
 use crate::orders::{NewOrder, Order, Placed};
 
 /// The database of one instance.
 pub(crate) struct Store {
-    database: Databases,
+    database: Arc<Databases>,
+    cache: Option<Arc<Cache>>,
 }
 
 impl Store {
-    /// Opens the database; makes and fills its tables when it is new. The error is one line.
-    pub(crate) async fn open(options: &Options, data: &Path, zone: &str) -> Result<Self, String> {
-        Ok(Self { database: Databases::open(options, data, zone).await? })
+    /// Opens the database; makes and fills its tables when it is new. The error is one line. A cache that is away is none.
+    pub(crate) async fn open(
+        database: &databases::Options,
+        cache: &cache::Options,
+        data: &Path,
+        zone: &str,
+    ) -> Result<Self, String> {
+        let database = Databases::open(database, data, zone).await?;
+        let cache = Cache::open(cache, database.secret()).await;
+        Ok(Self { database: Arc::new(database), cache })
     }
 
     /// Random bytes, the same for all instances, that no client knows: the key of the form tokens.
@@ -30,14 +40,29 @@ impl Store {
         self.database.servers()
     }
 
+    /// The cache of the catalogue, if there is one.
+    pub(crate) fn cache(&self) -> Option<&Cache> {
+        self.cache.as_deref()
+    }
+
     /// Everything for sale, in the order of the ids.
     pub(crate) async fn products(&self, seen: &Seen) -> Result<Vec<Product>, Failure> {
-        self.database.products(seen).await
+        match &self.cache {
+            Some(cache) => cache.products(&self.database, seen).await,
+            None => self.database.products(seen).await,
+        }
     }
 
     /// One product, if there is one with this id.
     pub(crate) async fn product(&self, seen: &Seen, id: i64) -> Result<Option<Product>, Failure> {
-        Ok(self.database.some_products(seen, &[id]).await?.pop())
+        Ok(self.some_products(seen, &[id]).await?.pop())
+    }
+
+    async fn some_products(&self, seen: &Seen, ids: &[i64]) -> Result<Vec<Product>, Failure> {
+        match &self.cache {
+            Some(cache) => cache.some_products(&self.database, seen, ids).await,
+            None => self.database.some_products(seen, ids).await,
+        }
     }
 
     /// What is in a basket, at today's prices; an empty one asks nobody.
@@ -46,7 +71,7 @@ impl Store {
             return Ok(Cart::default());
         }
         let ids: Vec<i64> = basket.lines.keys().copied().collect();
-        Ok(carts::price(&self.database.some_products(seen, &ids).await?, basket))
+        Ok(carts::price(&self.some_products(seen, &ids).await?, basket))
     }
 
     /// The account with this id; nobody's is none.
@@ -89,7 +114,12 @@ impl Store {
 
     /// Places an order, unless it was placed before.
     pub(crate) async fn place(&self, seen: &Seen, order: &NewOrder) -> Result<Placed, Failure> {
-        self.database.place(seen, order).await
+        let Some(cache) = &self.cache else { return self.database.place(seen, order).await };
+        let (cache, database) = (Arc::clone(cache), Arc::clone(&self.database));
+        let (seen, order) = (seen.clone(), order.clone());
+        // In a task of its own, so that the cache is told even if the shopper does not wait for the answer.
+        let placing = tokio::spawn(async move { cache.place(&database, &seen, &order).await });
+        placing.await.unwrap_or_else(|panic| Err(Failure::internal(panic)))
     }
 
     /// An order, if this session or this account placed it.
@@ -110,11 +140,20 @@ impl Store {
 
     /// Sets the price of a product.
     pub(crate) async fn set_price(&self, id: i64, cents: i64) -> Result<Option<Product>, Failure> {
-        self.database.set_price(&Seen::default(), id, cents).await
+        let seen = Seen::default();
+        Ok(self.changed(&seen, self.database.set_price(&seen, id, cents).await?).await)
     }
 
     /// Sets how many pieces of a product there are.
     pub(crate) async fn set_stock(&self, id: i64, pieces: i64) -> Result<Option<Product>, Failure> {
-        self.database.set_stock(&Seen::default(), id, pieces).await
+        let seen = Seen::default();
+        Ok(self.changed(&seen, self.database.set_stock(&seen, id, pieces).await?).await)
+    }
+
+    async fn changed(&self, seen: &Seen, product: Option<Product>) -> Option<Product> {
+        if let (Some(cache), Some(product)) = (&self.cache, &product) {
+            cache.changed(seen, std::slice::from_ref(product)).await;
+        }
+        product
     }
 }

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use crate::asg::balancer::Node;
 use crate::asg::fleet::{Alive, Fleet, Site};
 use crate::asg::{self, command};
+use crate::cache;
 use crate::cart_stores::{self, Carts};
 use crate::data::Data;
 use crate::databases;
@@ -51,6 +52,8 @@ pub(crate) struct Options {
     #[command(flatten)]
     database: databases::Options,
     #[command(flatten)]
+    cache: cache::Options,
+    #[command(flatten)]
     carts: cart_stores::Options,
     /// Instances speak TLS, and only with the proxy: both show certificates, which are made in the data folder
     #[arg(long, conflicts_with = "config")]
@@ -80,7 +83,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
     };
     let config = proxy_config::load(&config_file)?;
     check_addresses(&options, &config)?;
-    let store = Store::open(&options.database, &data.folder, "").await.map_err(Trouble::new)?;
+    let no_cache = cache::Options::default();
+    let store = Store::open(&options.database, &no_cache, &data.folder, "").await.map_err(Trouble::new)?;
     Carts::open(&options.carts.place, &data.folder, store.form_secret()).map_err(Trouble::new)?;
 
     let plan = Plan { program: own_program()?, config_file, config, certificates };
@@ -154,6 +158,7 @@ impl Plan {
     fn site(&self, options: &Options, data: &Path) -> Site {
         let (program, data, port) = (self.program.clone(), data.to_owned(), options.port);
         let mut more = options.database.args();
+        more.extend(options.cache.args());
         more.extend(["--carts".into(), options.carts.place.to_string().into()]);
         more.extend(self.certificates.iter().flat_map(Certificates::instance_options));
         Site {

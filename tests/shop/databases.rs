@@ -8,7 +8,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 #[path = "../support/postgres.rs"]
-mod servers;
+pub(crate) mod servers;
 use servers::Cluster;
 
 /// What a server was asked about the shop's tables since the last reset.

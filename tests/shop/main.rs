@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod browser;
+mod cache;
 mod carts;
 #[path = "../support/chromium.rs"]
 #[allow(

@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 /// Where accounts, orders and the catalogue live.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) enum Choice {
     /// `sqlite`
+    #[default]
     Sqlite,
     /// `postgres://…`, as it was written.
     Postgres(String),

@@ -27,7 +27,7 @@ use crate::failure::Failure;
 use crate::orders::{NewOrder, Order, Placed};
 
 /// Options of a system, of one instance, and of commands that change the catalogue.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 #[group(skip)]
 pub(crate) struct Options {
     /// Where accounts, orders and the catalogue live: sqlite (in the data folder), or PostgreSQL:
