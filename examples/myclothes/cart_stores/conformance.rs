@@ -340,7 +340,8 @@ async fn a_write_that_no_replica_has_is_not_said_to_be_kept() {
     let [unsafe_one, _] = redis(&format!("redis://{}", server.address()));
     let [safe, _] = redis(&format!("redis://{}?replicas=1", server.address()));
     let ana = add(&unsafe_one, &Visitor::new(), 1, 1).await.unwrap();
-    assert!(matches!(add(&safe, &ana, 1, 1).await, Err(Failure::CartsAway)));
+    // Nothing is read for one who was never here.
+    assert!(matches!(add(&safe, &Visitor::new(), 1, 1).await, Err(Failure::CartsAway)));
     let replica = Server::start(&format!("replicaof 127.0.0.1 {}\n", server.port));
     // Only then does the primary wait for it.
     server.ask_until(&["INFO", "replication"], "state=online");
@@ -348,6 +349,22 @@ async fn a_write_that_no_replica_has_is_not_said_to_be_kept() {
     // A replica asked by mistake takes nothing.
     let [wrong, _] = redis(&format!("redis://{}", replica.address()));
     assert!(matches!(add(&wrong, &ana, 1, 1).await, Err(Failure::CartsAway)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_nobody_follows_any_more_is_not_believed() {
+    let server = Server::start("");
+    let mut replica = Server::start(&format!("replicaof 127.0.0.1 {}\n", server.port));
+    server.ask_until(&["INFO", "replication"], "state=online");
+    let [here, _] = redis(&format!("redis://{}?replicas=1", server.address()));
+    let ana = add(&here, &Visitor::new(), 13, 2).await.unwrap();
+    assert_eq!(lines(&here, &ana).await, [(13, 2)]);
+    // As for a primary that was cut off: the others may have gone on without it.
+    replica.kill();
+    server.ask_until(&["INFO", "replication"], "connected_slaves:0");
+    assert!(matches!(here.find(&ana).await, Err(Failure::CartsAway)));
+    let [trusting, _] = redis(&format!("redis://{}?replicas=0", server.address()));
+    assert_eq!(lines(&trusting, &ana).await, [(13, 2)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,13 +3,14 @@
 //! A write is a script that looks at the version and writes, which nothing else can come between. With Sentinels or in a cluster it counts
 //! only when a replica has it too (`?replicas=N`), because what only the primary knows is lost with the primary: a write that no replica has
 //! confirmed in time is answered with 503. Reads are asked of the primary, since a replica may not know the
-//! newest cart. Redis must not evict (`maxmemory-policy noeviction`, its default).
+//! newest cart, and only as long as so many replicas follow it: one that was cut off, and comes back, takes itself for the primary until
+//! Sentinels tell it otherwise, and does not know what was written meanwhile. Redis must not evict (`maxmemory-policy noeviction`, its default).
 
 use std::time::Duration;
 
 use super::{CartStore, Held, Version, Written};
 use crate::failure::Failure;
-use crate::redis::{Address, Command, Reply, Servers};
+use crate::redis::{Address, Command, ROLE, Reply, Servers};
 use crate::sessions::{self, Session, Visitor};
 
 /// For everything that one request wants of Redis at a time.
@@ -76,14 +77,16 @@ fn key(visitor: &Visitor) -> String {
 impl CartStore for Redis {
     async fn load(&self, visitor: &Visitor) -> Result<Option<Held>, Failure> {
         let key = key(visitor);
-        let command: Command<'_> = vec![b"HMGET", key.as_bytes(), b"v", b"s"];
-        let question = [command];
+        let mut question: Vec<Command<'_>> = vec![vec![b"HMGET", key.as_bytes(), b"v", b"s"]];
+        if self.replicas > 0 {
+            question.push(vec![ROLE]);
+        }
         let replies = match self.servers.ask(&key, &question, DEADLINE).await {
             // The connection may have been an old one. It costs nothing to ask again.
             Err(_) => self.servers.ask(&key, &question, DEADLINE).await.map_err(away)?,
             Ok(replies) => replies,
         };
-        let [Reply::List(fields)] = &replies[..] else {
+        let [Reply::List(fields), ..] = &replies[..] else {
             return Err(away(format!("an answer that HMGET does not give: {replies:?}")));
         };
         match &fields[..] {

@@ -14,5 +14,5 @@ mod servers;
 mod wire;
 
 pub(crate) use address::Address;
-pub(crate) use servers::Servers;
+pub(crate) use servers::{ROLE, Servers};
 pub(crate) use wire::{Command, Reply};

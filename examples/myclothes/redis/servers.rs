@@ -25,6 +25,9 @@ const CONNECTIONS: usize = 32;
 const ROOM: usize = 4096;
 /// Servers of a cluster that may send one request on to another.
 const MOVES: usize = 5;
+/// The command that asks a server what it is. When it is the last of a question, the answer counts only if the server is a primary
+/// that is followed by as many replicas as the address wants.
+pub(crate) const ROLE: &[u8] = b"ROLE";
 
 /// The servers of one address.
 pub(crate) struct Servers {
@@ -94,6 +97,12 @@ impl Servers {
                 Reply::Error(error) => Some(error),
                 _ => None,
             }) else {
+                if commands.last().is_some_and(|last| last[..] == [ROLE])
+                    && let Err(why) = is_followed(replies.last(), self.address.replicas)
+                {
+                    self.forget(&server);
+                    return Err(format!("{server}: {why}"));
+                }
                 self.known().idle.entry(server).or_default().push(connection);
                 drop(turn);
                 return Ok(replies);
@@ -188,18 +197,28 @@ impl Servers {
         }
         // A primary that came back after another was promoted may not know it yet, and a replica may be asked by mistake.
         if let Kind::Sentinel(_) = self.address.kind {
-            hello.push(vec![b"ROLE"]);
+            hello.push(vec![ROLE]);
         }
         for reply in connection.ask(&hello, false).await.map_err(|error| error.to_string())? {
             match reply {
                 Reply::Error(error) => return Err(error),
-                Reply::List(role) if role.first().and_then(Reply::text) != Some("master") => {
-                    return Err("it takes no writes (it is a replica)".to_owned());
-                }
+                role @ Reply::List(_) => is_followed(Some(&role), 0)?,
                 _ => {}
             }
         }
         Ok(connection)
+    }
+}
+
+/// Whether this answer to ROLE is that of a primary, and of one that so many replicas follow.
+fn is_followed(role: Option<&Reply>, replicas: u32) -> Result<(), String> {
+    let Some(Reply::List(role)) = role else { return Err("an answer that ROLE does not give".to_owned()) };
+    match (role.first().and_then(Reply::text), role.get(2)) {
+        (Some("master"), Some(Reply::List(following))) if following.len() >= replicas as usize => Ok(()),
+        (Some("master"), Some(Reply::List(following))) => {
+            Err(format!("{} replicas follow it, and {replicas} must", following.len()))
+        }
+        _ => Err("it takes no writes (it is a replica)".to_owned()),
     }
 }
 
@@ -316,6 +335,19 @@ mod tests {
         assert_eq!(slot(b"foo"), 12182);
         assert_eq!((slot(b"a:{foo}:b"), slot(b"{foo}}"), slot(b"{{foo}}")), (12182, 12182, slot(b"{foo")));
         assert_ne!(slot(b"{}foo"), slot(b"foo"));
+    }
+
+    #[test]
+    fn a_primary_is_believed_while_it_is_followed() {
+        let text = |text: &str| Reply::Bytes(Some(text.into()));
+        let following = |count| Reply::List(vec![Reply::List(vec![text("10.0.0.2")]); count]);
+        let primary = |count| Reply::List(vec![text("master"), Reply::Number(7), following(count)]);
+        assert_eq!(is_followed(Some(&primary(1)), 1), Ok(()));
+        assert_eq!(is_followed(Some(&primary(0)), 0), Ok(()));
+        assert_eq!(is_followed(Some(&primary(1)), 2), Err("1 replicas follow it, and 2 must".to_owned()));
+        let replica = ["slave", "10.0.0.1", "6379", "connected", "9"].map(text);
+        assert!(is_followed(Some(&Reply::List(replica.into())), 0).unwrap_err().contains("a replica"));
+        assert!(is_followed(Some(&Reply::Number(1)), 0).is_err() && is_followed(None, 0).is_err());
     }
 
     #[test]
