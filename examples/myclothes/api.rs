@@ -6,7 +6,8 @@
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::header::{ETAG, IF_MATCH};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use serde_json::json;
 
 use crate::accounts::{Account, Delivery, Email, Password};
 use crate::cache::Cache;
-use crate::carts::{self, Cart};
+use crate::carts::{self, Basket, Cart};
 use crate::catalogue::{self, Product, Search};
 use crate::failure::{Failure, Invalid};
 use crate::input::{Id, Json};
@@ -84,14 +85,41 @@ async fn product(State(app): State<App>, visitor: Visitor, Id(id): Id) -> Result
     Ok(axum::Json(product).into_response())
 }
 
-async fn cart(State(app): State<App>, visitor: Visitor) -> Result<axum::Json<Cart>, Failure> {
+async fn cart(State(app): State<App>, visitor: Visitor) -> Result<impl IntoResponse, Failure> {
     let session = app.carts.find(&visitor).await?;
     priced(&app, &visitor, session).await
 }
 
-async fn priced(app: &App, visitor: &Visitor, session: Option<Session>) -> Result<axum::Json<Cart>, Failure> {
-    let Some(Session { basket, .. }) = session else { return Ok(axum::Json(Cart::default())) };
-    Ok(axum::Json(app.store.price(&visitor.seen, &basket).await?))
+/// The cart of a session at today's prices, with its tag.
+async fn priced(
+    app: &App,
+    visitor: &Visitor,
+    session: Option<Session>,
+) -> Result<([(HeaderName, HeaderValue); 1], axum::Json<Cart>), Failure> {
+    let basket = session.map(|session| session.basket).unwrap_or_default();
+    let tag = HeaderValue::from_str(&tag(&basket)).map_err(Failure::internal)?;
+    let cart = if basket.lines.is_empty() {
+        Cart::default()
+    } else {
+        app.store.price(&visitor.seen, &basket).await?
+    };
+    Ok(([(ETAG, tag)], axum::Json(cart)))
+}
+
+/// Another one after each change of the cart.
+fn tag(basket: &Basket) -> String {
+    format!("\"{}\"", basket.number)
+}
+
+/// Whether the cart is still one of those that `If-Match` names. A request that names none is about any.
+fn check_tag(headers: &HeaderMap, basket: &Basket) -> Result<(), Failure> {
+    let Some(wanted) = headers.get(IF_MATCH) else { return Ok(()) };
+    let wanted = wanted.to_str().map_err(|_| Failure::CartChanged)?;
+    let current = tag(basket);
+    match wanted.split(',').map(str::trim).any(|one| one == "*" || one == current) {
+        true => Ok(()),
+        false => Err(Failure::CartChanged),
+    }
 }
 
 #[derive(Deserialize)]
@@ -100,14 +128,20 @@ struct NewItem {
     quantity: i64,
 }
 
+/// Puts pieces into the cart. With `If-Match` only if nobody has changed it since: then a request that is sent again, because no
+/// answer came, counts once, even if the network delivers the first one later.
 async fn add_item(
     State(app): State<App>,
     visitor: Visitor,
+    headers: HeaderMap,
     body: Json<NewItem>,
 ) -> Result<impl IntoResponse, Failure> {
     let NewItem { product_id, quantity } = body.required()?;
     carts::check_product(product_id, app.store.product(&visitor.seen, product_id).await?.as_ref())?;
-    let change = |session: &mut Session| session.basket.add(product_id, quantity);
+    let change = |session: &mut Session| {
+        check_tag(&headers, &session.basket)?;
+        session.basket.add(product_id, quantity)
+    };
     let (session, cookies) = app.carts.change(&visitor, change).await?;
     Ok((cookies, priced(&app, &visitor, Some(session)).await?))
 }
@@ -118,7 +152,7 @@ async fn remove_item(
     Id(product_id): Id,
 ) -> Result<Response, Failure> {
     if app.carts.find(&visitor).await?.is_none() {
-        return Ok(axum::Json(Cart::default()).into_response());
+        return Ok(priced(&app, &visitor, None).await?.into_response());
     }
     let change = |session: &mut Session| {
         session.basket.remove(product_id);

@@ -31,6 +31,8 @@ pub(crate) enum Failure {
     TooSlow,
     /// 409: what it wants is no longer possible.
     Conflict(String),
+    /// 412: the cart is not what `If-Match` says any more.
+    CartChanged,
     /// 413: the body is larger than [`crate::instance::MAX_BODY`].
     TooLarge,
     /// 415: the body is of the wrong type; names the right one.
@@ -98,6 +100,7 @@ impl Failure {
             Self::WrongMethod => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::CartChanged => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::WrongType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
@@ -117,6 +120,7 @@ impl Failure {
             Self::NotFound => "There is nothing at this address.".into(),
             Self::WrongMethod => "This address does not take that kind of request.".into(),
             Self::TooSlow => "The request took too long.".into(),
+            Self::CartChanged => "The cart has changed meanwhile. Look at it again.".into(),
             Self::TooLarge => "The request is too large.".into(),
             Self::WrongType(wanted) => format!("The body must be {wanted}."),
             Self::Busy => "The shop is very busy. Try again in a moment.".into(),

@@ -27,6 +27,33 @@ async fn an_instance_signs_every_answer_and_says_who_it_is() {
 }
 
 #[tokio::test]
+async fn an_addition_that_arrives_late_does_not_count_twice() {
+    let data = tempfile::tempdir().unwrap();
+    let instance = Instance::start(data.path(), 1).await;
+    let mut visitor = instance.browser();
+    let empty = visitor.get("/api/cart").await.header("etag").to_owned();
+    let add = async |visitor: &mut Browser, tag: &str| {
+        let fields = [("content-type", "application/json"), ("if-match", tag)];
+        let item = json!({ "product_id": 13, "quantity": 1 }).to_string();
+        visitor.try_send(Method::POST, "/api/cart/items", &fields, &item).await.unwrap()
+    };
+    let first = add(&mut visitor, &empty).await;
+    assert_eq!(first.status, StatusCode::OK);
+    let one = first.header("etag").to_owned();
+    assert_eq!(visitor.get("/api/cart").await.header("etag"), one);
+    // The same request again, as the network may deliver it after its sender has given up and looked.
+    for tag in [&*empty, "\"\"", "W/\"1\"", "nonsense"] {
+        let late = add(&mut visitor, tag).await;
+        assert_eq!(late.status, StatusCode::PRECONDITION_FAILED, "{tag}");
+        assert!(late.json()["error"].as_str().unwrap().contains("changed"), "{}", late.text());
+    }
+    assert_eq!(visitor.get("/api/cart").await.json()["items"][0]["quantity"], 1);
+    for (tag, pieces) in [(format!("{empty}, {one}"), 2), ("*".to_owned(), 3)] {
+        assert_eq!(add(&mut visitor, &tag).await.json()["items"][0]["quantity"], pieces);
+    }
+}
+
+#[tokio::test]
 async fn the_catalogue_can_be_listed_searched_and_filtered() {
     let data = tempfile::tempdir().unwrap();
     let instance = Instance::start(data.path(), 1).await;
