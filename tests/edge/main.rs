@@ -34,6 +34,7 @@ mod http2_flow;
 mod http2_heads;
 mod http2_limits;
 mod http2_upstream;
+mod http2_upstream_trouble;
 mod leftovers;
 mod lifecycle;
 mod limits;
