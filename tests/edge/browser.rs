@@ -1,12 +1,9 @@
 //! A real browser: its WebSocket goes through, and it is told when the target leaves. Runs Chromium, or Chrome.
 
-use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::process::{Child, Command};
-
 use super::tunnel_ends::set;
-use crate::support::chromium::{FLAGS, program};
+use crate::support::chromium::Chromium;
 use crate::support::websocket::{CLOSE, frame, next, switch};
 use crate::support::{Authority, Edge, Origin, Reply};
 
@@ -18,17 +15,6 @@ socket.onopen = () => socket.send("hello from a browser");
 socket.onmessage = (message) => report("heard " + message.data);
 socket.onclose = (close) => report(`closed ${close.code} ${close.reason} ${close.wasClean}`);
 </script>"#;
-
-/// A browser that shows `url`, until it is dropped.
-fn browse(url: &str, profile: &tempfile::TempDir) -> Child {
-    let mut command = Command::new(program());
-    command.args(FLAGS);
-    // Without it, it would end as soon as the page is there.
-    command.arg("--remote-debugging-port=0");
-    command.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    command.spawn().unwrap()
-}
 
 /// Waits for the page to report this: browsers start slowly on a busy machine.
 async fn reported(pages: &Origin, what: &str) {
@@ -74,12 +60,10 @@ async fn a_browsers_websocket_echoes_and_is_told_that_its_target_leaves() {
             ))
             .start()
             .await;
-        let profile = tempfile::tempdir().unwrap();
-        let mut browser = browse(&format!("{scheme}://{}/", edge.web), &profile);
+        let _browser = Chromium::open(&format!("{scheme}://{}/", edge.web)).await;
         reported(&pages, "heard hello from a browser").await;
         set(&edge, &chat, "{\"state\":\"drain\",\"deadline\":\"2s\"}").await;
         reported(&pages, "closed 1001 going away true").await;
         edge.counts("selvedge_tunnels_closed_total{reason=\"drain\"}", 1).await;
-        browser.kill().await.unwrap();
     }
 }

@@ -1,8 +1,9 @@
-//! Chromium without a window, driven by its own protocol over a pipe: pages are looked at, typed into and judged as by a
-//! person with a keyboard.
+//! Chromium without a window, driven by its own protocol over a pipe: pages are looked at, typed into, clicked on and judged
+//! as by a person with a keyboard and a mouse.
 //!
 //! Not obvious: the browser talks on its descriptors 3 and 4, one JSON object after the other, each with a NUL behind it; a
-//! shell puts our pipes there.
+//! shell puts our pipes there. What Debian installs is a shell script too, and a browser is many processes: they are a group, which
+//! is killed as one.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -24,12 +26,24 @@ pub struct Chromium {
     calls: u64,
     /// The one page.
     session: Option<String>,
-    _child: Child,
+    /// What has gone wrong in it since somebody asked.
+    troubles: Vec<String>,
+    child: Child,
     _profile: tempfile::TempDir,
 }
 
+impl Drop for Chromium {
+    fn drop(&mut self) {
+        // It was not waited for, so that nobody else has the number of its group.
+        if let Some(group) = self.child.id().and_then(|id| Pid::from_raw(id.cast_signed())) {
+            // Fails only when all of them have ended.
+            let _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
 /// The browser that is installed; see tests/run.sh.
-pub fn program() -> &'static str {
+fn program() -> &'static str {
     let programs = ["chromium-headless-shell", "chromium", "google-chrome"];
     let folders: Vec<_> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
     let installed = |program: &&str| folders.iter().any(|folder| folder.join(program).is_file());
@@ -37,7 +51,7 @@ pub fn program() -> &'static str {
 }
 
 /// What every run of the browser is told.
-pub const FLAGS: [&str; 8] = [
+const FLAGS: [&str; 8] = [
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -56,15 +70,19 @@ impl Chromium {
         command.args(["-c", "exec \"$0\" \"$@\" 3<&0 4>&1 </dev/null >/dev/null", program()]);
         command.args(FLAGS).args(["--remote-debugging-pipe", "--hide-scrollbars"]);
         command.arg(format!("--user-data-dir={}", profile.path().display())).arg("about:blank");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         let mut child = command.spawn().unwrap();
         let to = child.stdin.take().unwrap();
         let from = BufReader::new(child.stdout.take().unwrap());
-        let mut this = Self { to, from, calls: 0, session: None, _child: child, _profile: profile };
+        let mut this =
+            Self { to, from, calls: 0, session: None, troubles: Vec::new(), child, _profile: profile };
         let target = this.call("Target.createTarget", json!({ "url": "about:blank" })).await;
         let attach = json!({ "targetId": target["targetId"], "flatten": true });
         let attached = this.call("Target.attachToTarget", attach).await;
         this.session = attached["sessionId"].as_str().map(str::to_owned);
+        for told in ["Runtime.enable", "Log.enable"] {
+            this.call(told, json!({})).await;
+        }
         this.call("Emulation.setFocusEmulationEnabled", json!({ "enabled": true })).await;
         this.look(1280, false).await;
         this.go(url).await;
@@ -150,6 +168,45 @@ impl Chromium {
         panic!("Tab does not lead to {what}");
     }
 
+    /// Clicks on the middle of an element, which must be what is seen there.
+    pub async fn click(&mut self, selector: &str) {
+        let find = format!(
+            "(it => {{ it.scrollIntoView({{ block: 'center', behavior: 'instant' }}); const box = it.getBoundingClientRect(); \
+             const [x, y] = [box.x + box.width / 2, box.y + box.height / 2]; \
+             return it.contains(document.elementFromPoint(x, y)) ? [x, y] : null }})(document.querySelector({selector:?}))"
+        );
+        let place = self.eval(&find).await;
+        assert!(place.is_array(), "something else is where {selector} is");
+        for kind in ["mousePressed", "mouseReleased"] {
+            let event =
+                json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
+            self.call("Input.dispatchMouseEvent", event).await;
+        }
+    }
+
+    /// Clicks on what leads to another page, and waits for that page.
+    pub async fn follow(&mut self, selector: &str) {
+        self.eval("void (window.isOld = true)").await;
+        self.click(selector).await;
+        let there = "window.isOld === undefined && document.readyState === 'complete'";
+        self.until(&format!("{selector} has led to another page"), there).await;
+    }
+
+    /// Writes a text into a field, in the place of what is there.
+    pub async fn write(&mut self, selector: &str, text: &str) {
+        self.click(selector).await;
+        self.eval("document.activeElement.select()").await;
+        self.call("Input.insertText", json!({ "text": text })).await;
+    }
+
+    /// What has gone wrong since the last time, in the page or with what it loads: errors and warnings, as a person finds them in
+    /// the browser's console. That something was answered with 404 is one of them.
+    pub async fn troubles(&mut self) -> Vec<String> {
+        // What the browser says comes in order: before this answer is everything that was.
+        self.eval("void 0").await;
+        std::mem::take(&mut self.troubles)
+    }
+
     /// What axe-core finds wrong with the page as it is, in words; empty when nothing is.
     pub async fn violations(&mut self) -> Vec<String> {
         let axe = axe();
@@ -198,6 +255,7 @@ impl Chromium {
                 if answer["id"] == self.calls {
                     break answer;
                 }
+                self.troubles.extend(trouble(&answer));
             }
         };
         let answer = tokio::time::timeout(PATIENCE, exchange).await;
@@ -206,6 +264,21 @@ impl Chromium {
             Some(error) => Err(error.clone()),
             None => Ok(answer["result"].clone()),
         }
+    }
+}
+
+/// What went wrong, if that is what the browser tells of: a script failed, a script says so, or the browser does.
+fn trouble(event: &Value) -> Option<String> {
+    let told = &event["params"];
+    match event["method"].as_str()? {
+        "Runtime.exceptionThrown" => Some(format!("exception: {}", told["exceptionDetails"])),
+        "Runtime.consoleAPICalled" if told["type"] == "error" || told["type"] == "warning" => {
+            Some(format!("console: {}", told["args"]))
+        }
+        "Log.entryAdded" if told["entry"]["level"] == "error" || told["entry"]["level"] == "warning" => {
+            Some(format!("log: {} {}", told["entry"]["text"], told["entry"]["url"]))
+        }
+        _ => None,
     }
 }
 
