@@ -12,6 +12,7 @@ mod carts;
     reason = "a module of several test binaries, each of which uses its own part"
 )]
 mod chromium;
+mod clicks;
 mod databases;
 mod documents;
 mod group;
