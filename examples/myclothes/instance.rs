@@ -70,9 +70,9 @@ pub(crate) struct Options {
     /// Where it listens
     #[arg(long, default_value = "127.0.1.1:9001")]
     address: SocketAddr,
-    /// Folder of the database that all instances share
+    /// Folder of the files that all instances share; not needed when the database and the carts are elsewhere
     #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    data: Option<PathBuf>,
     #[command(flatten)]
     database: databases::Options,
     #[command(flatten)]
@@ -110,6 +110,13 @@ pub(crate) struct App {
 pub(crate) async fn run(options: Options) -> Result<(), String> {
     let Options { name, zone, address, data, database, cache, carts, trust, drain_delay, supervised } =
         options;
+    if data.is_none() && (database.is_in_folder() || carts.place.is_in_folder()) {
+        return Err(format!(
+            "{name}: a folder is needed for the database or the carts: write --data DIR, or say with --database and --carts \
+             that both are elsewhere"
+        ));
+    }
+    let data = data.unwrap_or_default();
     let store =
         Store::open(&database, &cache, &data, &zone).await.map_err(|error| format!("{name}: {error}"))?;
     let store = Arc::new(store);

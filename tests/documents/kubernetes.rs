@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::programs::{folder, python, selvedge};
+use crate::programs::{folder, myclothes, python, selvedge};
 
 /// All resources, after they have been held against Kubernetes' schemas.
 fn resources() -> Vec<Value> {
@@ -75,6 +75,45 @@ fn each_tier_is_reached_by_the_tier_before_it_only() {
     // Anybody: a rule that names ports, and no senders.
     let anybody = policy("edge")["ingress"][0].clone();
     assert_eq!((anybody.get("from"), anybody["ports"][0]["port"].as_str()), (None, Some("http")));
+}
+
+#[test]
+fn the_shop_keeps_nothing_to_itself_and_may_ask_whom_it_is_told_to_ask() {
+    let resources = resources();
+    let named = |kind: &'static str| {
+        of_kind(&resources, kind).find(|resource| resource["metadata"]["name"] == "shop").unwrap()
+    };
+    let pod = &named("Deployment")["spec"]["template"]["spec"];
+    assert_eq!(pod.get("volumes"), None, "whatever is in one ends with its instance");
+    let container = &pod["containers"][0];
+    let args = container["args"].as_array().unwrap();
+    let args: Vec<&str> = args.iter().map(|arg| arg.as_str().unwrap()).collect();
+    let output = myclothes(&[&args[..], &["--help"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let value_of = |option| args[args.iter().position(|arg| *arg == option).unwrap() + 1];
+    for (option, name, port) in [("--database", "postgresql", 5432), ("--carts", "redis", 26379)] {
+        let (_, rest) = value_of(option).split_once("://").unwrap();
+        let servers = rest.split('/').next().unwrap().rsplit('@').next().unwrap();
+        for server in servers.split(',') {
+            assert!(server.contains(&format!(".{name}")), "{server} is in the service {name}");
+            let asked = server.split_once(':').map_or(port, |(_, written)| written.parse().unwrap());
+            assert_eq!(asked, port, "{server}");
+        }
+        let rules = named("NetworkPolicy")["spec"]["egress"].as_array().unwrap();
+        let rule = rules.iter().find(|rule| rule["to"].to_string().contains(&format!("\"{name}\""))).unwrap();
+        let mut ports = rule["ports"].as_array().unwrap().iter();
+        assert!(ports.any(|allowed| allowed["port"] == port), "{name}: {rule}");
+    }
+    let made = std::fs::read_to_string(folder("config/kubernetes/kustomization.yaml")).unwrap();
+    let secrets = container["env"].as_array().unwrap().iter();
+    let secrets: Vec<_> = secrets.filter_map(|variable| variable["valueFrom"].get("secretKeyRef")).collect();
+    assert_eq!(secrets.len(), 2);
+    for secret in secrets {
+        let [name, key] = ["name", "key"].map(|what| secret[what].as_str().unwrap());
+        let mut lines = made.lines().filter(|line| line.contains(&format!("create secret generic {name} ")));
+        assert!(lines.any(|line| line.contains(&format!("--from-file={key}"))), "nobody makes {secret}");
+    }
 }
 
 #[test]

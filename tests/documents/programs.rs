@@ -8,6 +8,14 @@ pub(crate) fn selvedge(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_selvedge")).args(arguments).output().unwrap()
 }
 
+/// The shop, run to its end.
+pub(crate) fn myclothes(arguments: &[&str]) -> Output {
+    // Cargo names no variable for an example, but builds it into a folder next to this one.
+    let program = Path::new(env!("CARGO_BIN_EXE_selvedge")).with_file_name("examples/myclothes");
+    assert!(program.exists(), "{} is not built: run `cargo build --example myclothes`", program.display());
+    Command::new(program).args(arguments).output().unwrap()
+}
+
 /// What it wrote to standard output; it must have succeeded.
 pub(crate) fn printed(arguments: &[&str]) -> String {
     let output = selvedge(arguments);

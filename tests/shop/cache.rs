@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 #[path = "../support/redis.rs"]
 #[allow(dead_code, reason = "a module of several test binaries, each of which uses its own part")]
-mod redis;
+pub(crate) mod redis;
 use redis::Server;
 
 /// For twenty pages while the cache hangs: each of them would wait longer if it asked.

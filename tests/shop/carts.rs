@@ -1,7 +1,8 @@
 //! Where carts live: what each place keeps when an instance dies, and what it says when it cannot keep something.
 
 use crate::browser::Browser;
-use crate::processes::{Instance, until};
+use crate::cache::redis;
+use crate::processes::{Instance, run_to_end, until};
 use http::StatusCode;
 use serde_json::{Value, json};
 
@@ -22,9 +23,14 @@ async fn lines(visitor: &mut Browser) -> Vec<(i64, i64)> {
 
 /// Fills a cart at one instance, kills that, and gives what another one knows of the cart, and whether of the login.
 async fn after_the_death_of_the_instance(carts: &[&str]) -> (Vec<(i64, i64)>, bool) {
+    after_a_death_in(carts, &[]).await
+}
+
+/// The same with something in the instances' environment.
+async fn after_a_death_in(carts: &[&str], environment: &[(&str, &str)]) -> (Vec<(i64, i64)>, bool) {
     let data = tempfile::tempdir().unwrap();
-    let mut first = Instance::start_with(data.path(), 1, carts).await;
-    let second = Instance::start_with(data.path(), 2, carts).await;
+    let mut first = Instance::start_in(data.path(), 1, carts, environment).await;
+    let second = Instance::start_in(data.path(), 2, carts, environment).await;
     let mut visitor = first.browser();
     visitor.post("/api/signup", json!({ "email": "ana@example.com", "password": "eight ch" })).await;
     add(&mut visitor, 13, 2).await;
@@ -52,6 +58,14 @@ async fn carts_in_cookies_outlive_their_instance() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn carts_in_sqlite_outlive_their_instance() {
     let left = after_the_death_of_the_instance(&["--carts", "sqlite"]).await;
+    assert_eq!(left, (vec![(13, 2)], true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carts_in_redis_outlive_their_instance_and_its_password_is_in_the_environment() {
+    let server = redis::Server::start("requirepass s3cret\n");
+    let place = format!("redis://{}", server.address());
+    let left = after_a_death_in(&["--carts", &place], &[("REDISCLI_AUTH", "s3cret")]).await;
     assert_eq!(left, (vec![(13, 2)], true));
 }
 
@@ -137,9 +151,15 @@ async fn a_store_that_cannot_be_written_is_told_and_nothing_in_the_cart_is_lost(
 
 #[tokio::test]
 async fn a_place_that_does_not_exist_is_refused_with_those_that_do() {
-    let output = crate::processes::run_to_end(&["--carts", "nowhere"]).await;
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("write memory, cookie"), "{said}");
+    for (args, wanted) in [
+        (&["--carts", "nowhere"][..], "write memory, cookie"),
+        (&["instance"], "write --data DIR"),
+        (&["instance", "--carts", "memory"], "write --data DIR"),
+    ] {
+        let output = run_to_end(args).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(wanted), "{args:?}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -94,6 +94,16 @@ impl Instance {
 
     /// The same with more options.
     pub(crate) async fn start_with(data: &Path, number: u8, options: &[&str]) -> Self {
+        Self::start_in(data, number, options, &[]).await
+    }
+
+    /// The same with something in its environment.
+    pub(crate) async fn start_in(
+        data: &Path,
+        number: u8,
+        options: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let address = SocketAddr::from((Ipv4Addr::new(127, 0, 1, number), free_port()));
         let mut child = Command::new(program())
             .args(["instance", "--supervised", "--drain-delay", "1", "--zone", "az-a"])
@@ -101,6 +111,7 @@ impl Instance {
             .arg("--data")
             .arg(data)
             .args(options)
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

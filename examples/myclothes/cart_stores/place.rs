@@ -18,6 +18,13 @@ pub(crate) enum Place {
     Redis(Address),
 }
 
+impl Place {
+    /// Whether it is a file in the data folder.
+    pub(crate) fn is_in_folder(&self) -> bool {
+        *self == Self::Sqlite
+    }
+}
+
 impl FromStr for Place {
     type Err = String;
 

@@ -40,6 +40,11 @@ pub(crate) struct Options {
 }
 
 impl Options {
+    /// Whether it is a file in the data folder.
+    pub(crate) fn is_in_folder(&self) -> bool {
+        self.database == Choice::Sqlite
+    }
+
     /// The same options on the command line of an instance.
     pub(crate) fn args(&self) -> Vec<OsString> {
         let mut args = vec!["--database".into(), self.database.to_string().into()];

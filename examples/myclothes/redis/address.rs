@@ -44,6 +44,13 @@ impl Address {
         Some(Self::parse_rest(kind, rest))
     }
 
+    /// The same with this password, if it has none; an empty one is none.
+    pub(super) fn or_password(self, password: Option<String>) -> Self {
+        let given =
+            password.filter(|password| !password.is_empty()).map(|password| (String::new(), password));
+        Self { login: self.login.or(given), ..self }
+    }
+
     fn parse_rest(kind: Kind, rest: &str) -> Result<Self, String> {
         let (rest, options) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -172,6 +179,11 @@ mod tests {
         for address in [one, sentinel, cluster] {
             assert_eq!(parse(&address.to_string()).unwrap(), address, "{address}");
         }
+        let without = parse("redis://a:1").unwrap();
+        assert_eq!(without.clone().or_password(Some(String::new())), without);
+        assert_eq!(without.or_password(Some("s".into())), parse("redis://:s@a:1").unwrap());
+        let with = parse("redis://ana:x@a:1").unwrap();
+        assert_eq!(with.clone().or_password(Some("s".into())), with);
         assert!(Address::parse("memory").is_none() && Address::parse("http://a:1").is_none());
         assert!("http://a:1".parse::<Address>().unwrap_err().contains("redis://HOST:PORT"));
     }

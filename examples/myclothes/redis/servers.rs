@@ -57,8 +57,9 @@ enum Moved {
 }
 
 impl Servers {
-    /// Connects when it is first asked.
+    /// Connects when it is first asked. As for Redis' own client, `REDISCLI_AUTH` is the password if the address has none.
     pub(crate) fn new(address: Address) -> Self {
+        let address = address.or_password(std::env::var("REDISCLI_AUTH").ok());
         Self { address, turns: Semaphore::new(CONNECTIONS), known: Mutex::default() }
     }
 
