@@ -27,6 +27,8 @@ use crate::proxy::{BindError, BoundListener, Workers, explain};
 use crate::reload::Reloader;
 use crate::systemd::{Notify, Turning};
 use crate::telemetry::access_log;
+#[cfg(feature = "otlp")]
+use crate::telemetry::{otlp::Exporter, spans};
 
 /// Longest wait for the workers to take up their work in the place of another process.
 const TAKING: Duration = Duration::from_secs(10);
@@ -88,7 +90,11 @@ async fn serve(config: &Arc<Config>, predecessor: &mut Option<Predecessor>) -> R
     let log = config.access_log.as_ref().map(|log| access_log::Log::start(log, config.workers, &pools));
     let mut log = log.transpose()?;
     let lanes = log.as_mut().map(access_log::Log::take_lanes).unwrap_or_default();
-    let workers = Rc::new(Workers::start(config, &pools, &watching, lanes)?);
+    #[cfg(feature = "otlp")]
+    let (exporter, spans) = exporter(config, &pools)?;
+    #[cfg(not(feature = "otlp"))]
+    let spans = Vec::new();
+    let workers = Rc::new(Workers::start(config, &pools, &watching, lanes, spans)?);
     // Nothing that can be wrong is left. What the process before knows is the newest here.
     let inheritance = predecessor.as_mut().map(Predecessor::take).transpose()?;
     let started = Instant::now();
@@ -130,7 +136,20 @@ async fn serve(config: &Arc<Config>, predecessor: &mut Option<Predecessor>) -> R
     if let Some(log) = &log {
         log.finish().await;
     }
+    #[cfg(feature = "otlp")]
+    if let Some(exporter) = &exporter {
+        exporter.finish().await;
+    }
     result
+}
+
+/// Who exports spans, and the workers' ends of it, if anybody wants them.
+#[cfg(feature = "otlp")]
+fn exporter(config: &Config, pools: &Arc<Pools>) -> io::Result<(Option<Exporter>, Vec<spans::Lane>)> {
+    let exporter = config.otlp.as_ref().map(|otlp| Exporter::start(otlp, config, pools));
+    let mut exporter = exporter.transpose()?;
+    let lanes = exporter.as_mut().map(Exporter::take_lanes).unwrap_or_default();
+    Ok((exporter, lanes))
 }
 
 /// Everything that is listened to, bound by this process or by whoever started it.

@@ -107,6 +107,25 @@ fn the_reference_sets_every_key_to_its_default() {
     assert_eq!(defaults(&reference), defaults(&bare));
 }
 
+#[test]
+#[cfg(not(feature = "otlp"))]
+fn a_table_for_a_feature_that_was_not_built_in_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let minimal = "[[listener]]\naddress = \"127.0.0.1:8080\"\n[[route]]\npool = \"shop\"\n\
+                   [[pool.shop.target]]\naddress = \"127.0.1.1:9001\"\n";
+    let file =
+        written(&folder, "otlp.toml", &format!("{minimal}[otlp]\nendpoint = \"https://collector.test\"\n"));
+    let output = check(&file);
+    assert_eq!(output.status.code(), Some(78));
+    let said = stderr(&output);
+    assert!(said.contains("otlp.toml:7: otlp: "), "{said}");
+    assert!(said.contains("built without the feature `otlp`"), "{said}");
+    assert!(
+        said.contains("remove the table, or build with: cargo build --release --features otlp"),
+        "{said}"
+    );
+}
+
 const BAD: &str = r#"wrkers = 4
 zone = "az a"
 

@@ -91,6 +91,8 @@ run() {
 cargo build --locked --example myclothes
 run
 run --example myclothes
+# What only a program with the feature does.
+run --features otlp --test otlp
 if [ ${#alone[@]} -gt 0 ]; then
     printf '\nall tests pass, but only alone: %s\n' "${alone[*]}"
 fi

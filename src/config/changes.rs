@@ -77,6 +77,7 @@ impl Config {
         self.workers = running.workers;
         self.log.format = running.log.format;
         self.access_log.clone_from(&running.access_log);
+        self.otlp.clone_from(&running.otlp);
         self.state.clone_from(&running.state);
         let stays = |admin: &Self| admin.admin.as_ref().map(|admin| admin.address.clone());
         // A token belongs to the address it was written for: another address may be open where this one is not.
@@ -139,6 +140,9 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     note("state", state(old), state(new));
     if old.access_log != new.access_log {
         restart.push("access_log: stays as it is until a restart".to_owned());
+    }
+    if old.otlp != new.otlp {
+        restart.push("otlp: stays as it is until a restart".to_owned());
     }
     restart
 }

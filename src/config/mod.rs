@@ -20,6 +20,7 @@ mod dns;
 pub mod error;
 mod file;
 pub mod keys;
+pub mod otlp;
 mod page;
 mod pool;
 mod reference;
@@ -91,6 +92,8 @@ pub struct Config {
     pub log: Log,
     /// A line for each request; `None` without `[access_log]`.
     pub access_log: Option<AccessLog>,
+    /// Where spans of sampled requests are sent; `None` without `[otlp]`.
+    pub otlp: Option<otlp::Otlp>,
     /// Who is asked about names.
     pub resolver: Arc<Resolver>,
     /// Certificates that the node obtains by itself; `None` without `[acme]`.

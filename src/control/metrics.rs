@@ -132,14 +132,7 @@ fn connections(text: &mut Exposition, control: &Control) {
         "Requests whose head was read, refused ones included.",
         |l| &l.requests,
     );
-    let mut lines = text.family(
-        "selvedge_access_log_lines_total",
-        Kind::Counter,
-        "Lines of the access log: written, dropped because too many waited, or failed at the output.",
-    );
-    lines.sample(&[("result", "written")], control.node.pools.access_log.written.get());
-    lines.sample(&[("result", "dropped")], lanes.sum(|lane| &lane.access_dropped));
-    lines.sample(&[("result", "failed")], control.node.pools.access_log.failed.get());
+    lines_and_spans(text, control);
     room(text, control);
     let mut tunnels = text.family(
         "selvedge_tunnels_closed_total",
@@ -165,6 +158,29 @@ fn connections(text: &mut Exposition, control: &Control) {
         let count = lanes.sum(|lane| &lane.refusals[*reason as usize]);
         refusals.sample(&[("reason", reason.as_str())], count);
     }
+}
+
+/// What is told of requests one by one.
+fn lines_and_spans(text: &mut Exposition, control: &Control) {
+    let lanes = &control.node.pools.workers;
+    let mut lines = text.family(
+        "selvedge_access_log_lines_total",
+        Kind::Counter,
+        "Lines of the access log: written, dropped because too many waited, or failed at the output.",
+    );
+    lines.sample(&[("result", "written")], control.node.pools.access_log.written.get());
+    lines.sample(&[("result", "dropped")], lanes.sum(|lane| &lane.access_dropped));
+    lines.sample(&[("result", "failed")], control.node.pools.access_log.failed.get());
+    let mut spans = text.family(
+        "selvedge_otlp_spans_total",
+        Kind::Counter,
+        "Spans of sampled requests: exported, dropped because too many waited, rejected by the collector, or failed with their batch.",
+    );
+    let sent = &control.node.pools.spans;
+    spans.sample(&[("result", "exported")], sent.exported.get());
+    spans.sample(&[("result", "dropped")], lanes.sum(|lane| &lane.spans_dropped));
+    spans.sample(&[("result", "rejected")], sent.rejected.get());
+    spans.sample(&[("result", "failed")], sent.failed.get());
 }
 
 /// What the node has room for, and what it gave up and refused.

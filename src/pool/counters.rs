@@ -138,6 +138,8 @@ pub struct WorkerLane {
     pub panics: Counter,
     /// Lines of the access log dropped because too many wait for its output.
     pub access_dropped: Counter,
+    /// Spans dropped because those of too many requests wait for the collector.
+    pub spans_dropped: Counter,
     /// Tunnels (upgraded connections) open now.
     pub tunnels: Counter,
     /// Tunnels that are over, by [`TunnelEnd`].
@@ -154,6 +156,17 @@ pub struct AccessLogCounts {
     /// Written.
     pub written: Counter,
     /// Lost, because the output took them not or only in part.
+    pub failed: Counter,
+}
+
+/// What became of spans that were sent to the collector.
+#[derive(Debug, Default)]
+pub struct SpanCounts {
+    /// Taken.
+    pub exported: Counter,
+    /// Refused by a collector that took others with them.
+    pub rejected: Counter,
+    /// Lost with their batch, which the collector did not take.
     pub failed: Counter,
 }
 

@@ -30,7 +30,8 @@ use crate::config;
 pub use budget::Budget;
 pub use clients::Clients;
 pub use counters::{
-    AccessLogCounts, Counter, Histogram, Http2Lane, Lanes, PoolLane, TargetLane, TlsLane, WorkerLane,
+    AccessLogCounts, Counter, Histogram, Http2Lane, Lanes, PoolLane, SpanCounts, TargetLane, TlsLane,
+    WorkerLane,
 };
 pub use managed::Managed;
 pub use outcome::{
@@ -120,6 +121,8 @@ pub struct Pools {
     pub workers: Lanes<WorkerLane>,
     /// Lines of the access log. Counted by the one thread that writes them.
     pub access_log: AccessLogCounts,
+    /// Spans of sampled requests. Counted by the one thread that sends them.
+    pub spans: SpanCounts,
     /// Certificates that the node obtains by itself.
     pub managed: Arc<Managed>,
     /// What the node has room for.
@@ -134,6 +137,7 @@ impl Pools {
             states: DashMap::default(),
             workers: Lanes::new(workers),
             access_log: AccessLogCounts::default(),
+            spans: SpanCounts::default(),
             managed: Arc::default(),
             room: Room::default(),
             worker_count: workers,

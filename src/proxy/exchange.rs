@@ -28,7 +28,7 @@ use super::stickiness::{Landed, Session};
 use super::tls::Identity;
 use super::upstream::{self, Attempt, InFlight, Upload};
 use super::worker::View;
-use super::{Worker, explain, headers};
+use super::{Worker, explain, headers, traceparent};
 use crate::config::{self, Action, StickinessMode, ZoneName};
 use crate::pool::Refusal;
 use crate::telemetry::access_log::Tls;
@@ -99,6 +99,7 @@ pub(crate) async fn exchange(
     let id = headers::request_id(&peer.origin, &head.headers, &worker.random);
     let reader = Reader::of(&head.headers);
     let mut record = Record::start(worker);
+    record.sample(&peer.origin, &mut head.headers);
     record.note(|entry| note::head(entry, peer, &head, &id));
     if peer.asks_for_trace(&mut head.headers) {
         record.begin_trace();
@@ -200,7 +201,12 @@ async fn forward(
             session::hide(&mut head.headers, &stickiness.cookie);
         }
     }
-    headers::forward(&peer.origin, &plan.config.forwarding, head, id, &worker.random);
+    headers::forward(&peer.origin, &plan.config.forwarding, head, id);
+    // Of a request that is sampled, each attempt has a span of its own, which its target is told of.
+    let sampled = record.is_sampled();
+    if plan.config.forwarding.traceparent && sampled != Some(true) {
+        traceparent::pass_on(&mut head.headers, sampled == Some(false), &worker.random);
+    }
 
     let mut upload = Upload::new(body, pool.config.retry.max_body);
     let (mut answer, landed) = attempts(worker, pool, inform, head, &mut upload, &calls_for, record).await?;
@@ -228,7 +234,7 @@ async fn attempts(
     worker: &'static Worker,
     pool: &PoolPlan,
     inform: &Inform<'_>,
-    head: &Head,
+    head: &mut Head,
     upload: &mut Upload,
     calls_for: &CallsFor<'_>,
     record: &mut Record,
@@ -254,24 +260,25 @@ async fn attempts(
         };
         let upstream = view.upstreams[index].clone();
         let in_flight = InFlight::begun(&pool.pool, &upstream);
-        let attempt = Attempt { worker, pool, upstream, head, inform, client: calls_for.client };
+        record.sent_to(&upstream, pool.config.tls.is_some(), &mut head.headers);
+        let attempt = Attempt { worker, pool, upstream, head: &*head, inform, client: calls_for.client };
         pool.send();
-        record.sent_to(&attempt.upstream);
         match upstream::send(&attempt, upload, in_flight).await {
             Ok(arrived) => {
                 let again = retries.after_status(&view.snapshot, index, arrived.status(), upload);
-                record.tell_attempt(|| format!("answered {}", arrived.status().as_u16()));
+                record.heard(arrived.status());
                 if again != Again::Yes {
                     pool.count_refused(again);
                     return Ok((arrived.into_answer(&attempt, upload), Landed { view, index, rehomed }));
                 }
                 pool.lane().retries.bump();
+                record.discarded();
                 arrived.discard(&attempt, upload);
                 upload.rewind();
             }
             Err(error) => {
                 worker.report_attempt(&error, &attempt.upstream, calls_for.id);
-                record.tell_attempt(|| error.to_string());
+                record.failed(&error);
                 let again = retries.after_failure(index, &error, upload);
                 if again != Again::Yes {
                     pool.count_refused(again);

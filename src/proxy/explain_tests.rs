@@ -171,7 +171,7 @@ impl<'a> State<'a> {
     /// choice. `None` if weight has chosen another pool than it did for `trace`.
     fn follow(&self, trace: &Trace, dice: &Dice) -> Option<(String, bool)> {
         let config = self.config;
-        let worker = Worker::new(0, self.shared.clone(), config.clone(), None);
+        let worker = Worker::new(0, self.shared.clone(), config.clone(), None, None);
         let plan = plan(config, &self.pools);
         let head = head(&self.query, config).unwrap();
         let source = Ipv4Addr::LOCALHOST.into();

@@ -22,7 +22,6 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Asks why a request goes where it goes, and says so.
 pub(crate) const TRACE: HeaderName = HeaderName::from_static("x-selvedge-trace");
 /// Longest answer to that.
@@ -75,6 +74,11 @@ impl Origin {
                     .is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https")))
     }
 
+    /// Whether it is a trusted proxy.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+
     /// The address of the client that a trusted proxy names, or else that of the connection.
     pub(crate) fn source(&self, headers: &Fields) -> IpAddr {
         let named = || {
@@ -104,13 +108,7 @@ pub(crate) fn fresh_request_id(random: &Random) -> HeaderValue {
 }
 
 /// Readies a request's fields for any target.
-pub(crate) fn forward(
-    origin: &Origin,
-    forwarding: &Forwarding,
-    head: &mut Head,
-    id: &HeaderValue,
-    random: &Random,
-) {
+pub(crate) fn forward(origin: &Origin, forwarding: &Forwarding, head: &mut Head, id: &HeaderValue) {
     let version = head.version;
     let headers = &mut head.headers;
     if head.claims_origin {
@@ -158,10 +156,6 @@ pub(crate) fn forward(
     if forwarding.request_id {
         headers.insert(X_REQUEST_ID, id.clone());
     }
-    if forwarding.traceparent {
-        let continued = continue_trace(headers.get(TRACEPARENT), random);
-        headers.insert(TRACEPARENT, continued);
-    }
 }
 
 /// What is said to a client that asks why its request went where it did.
@@ -203,24 +197,6 @@ fn append_to_list(headers: &mut Fields, name: HeaderName, element: &HeaderValue)
     if let Ok(list) = HeaderValue::from_maybe_shared(Bytes::from(list)) {
         headers.insert(name, list);
     }
-}
-
-/// W3C Trace Context: the trace that came goes on with us as the parent, or a new one starts, not sampled.
-fn continue_trace(parent: Option<&HeaderValue>, random: &Random) -> HeaderValue {
-    let hex = |text: &str| text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    let continued = parent.and_then(|value| value.to_str().ok()).and_then(|text| {
-        let mut parts = text.split('-');
-        let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let fine = version == "00" && trace.len() == 32 && span.len() == 16 && flags.len() == 2;
-        let fine = fine && parts.next().is_none() && [trace, span, flags].into_iter().all(hex);
-        let fine = fine && trace.bytes().any(|b| b != b'0') && span.bytes().any(|b| b != b'0');
-        fine.then(|| format!("00-{trace}-{:016x}-{flags}", random.next().max(1)))
-    });
-    let text = continued.unwrap_or_else(|| {
-        format!("00-{:016x}{:016x}-{:016x}-00", random.next(), random.next().max(1), random.next().max(1))
-    });
-    HeaderValue::from_maybe_shared(Bytes::from(text))
-        .unwrap_or_else(|_| unreachable!("hexadecimal is printable"))
 }
 
 /// Numbers in lower-case hexadecimal.
@@ -270,7 +246,7 @@ mod tests {
             Forwarding { x_forwarded: true, forwarded: true, via: true, request_id: true, traceparent: true };
         let random = Random::seeded(1);
         let id = request_id(&origin(trusted), &head.headers, &random);
-        forward(&origin(trusted), &all, &mut head, &id, &random);
+        forward(&origin(trusted), &all, &mut head, &id);
         head.headers
     }
 
@@ -303,20 +279,6 @@ mod tests {
         assert_eq!(headers["x-forwarded-for"], "10.0.0.1, 10.0.0.2, 192.0.2.7");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-request-id"], "abc-1");
-    }
-
-    #[test]
-    fn a_trace_keeps_its_id_and_gets_a_new_parent() {
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let headers = forwarded(false, &[("traceparent", &format!("00-{trace}-00f067aa0ba902b7-01"))]);
-        let value = headers["traceparent"].to_str().unwrap();
-        assert!(
-            value.starts_with(&format!("00-{trace}-"))
-                && value.ends_with("-01")
-                && !value.contains("00f067aa0ba902b7")
-        );
-        let fresh = forwarded(false, &[("traceparent", "nonsense")]);
-        assert_eq!(fresh["traceparent"].len(), 55);
     }
 
     proptest! {

@@ -5,7 +5,7 @@
 //! 2. [`http1`] or [`http2`] reads a request head strictly,
 //! 3. [`exchange`] takes the worker's [`plan`], lets [`shed`] refuse what there is no room for, and knows
 //!    the whole order of what follows:
-//! 4. [`route`] finds what to do with it, [`session`] reads the cookie, [`headers`] readies the fields,
+//! 4. [`route`] finds what to do with it, [`session`] reads the cookie, [`headers`] readies the fields, [`traceparent`] among them,
 //! 5. [`balance`] picks a target, [`upstream`] sends the attempt, [`retry`] decides about a failure,
 //! 6. [`session`] stamps the answer, [`body`] carries it back, [`upgrade`] if it is a tunnel ([`tunnels`],
 //!    [`websocket`]), [`error`] if there is none,
@@ -42,6 +42,7 @@ mod shed;
 mod stickiness;
 mod tcp_info;
 mod tls;
+mod traceparent;
 mod tunnels;
 mod upgrade;
 mod upstream;

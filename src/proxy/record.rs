@@ -2,23 +2,28 @@
 //!
 //! Made when the head was read, dropped after the last byte of the answer or when the client has left, so that every request
 //! is counted once and has one line whatever becomes of it. Without an access log there is nothing but counters. What is noted
-//! is copied: no request holds on to its head because of its line.
+//! is copied: no request holds on to its head because of its line. Of a request that is sampled, the same is gathered for its
+//! spans.
 
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
 use super::Worker;
 use super::balance::{Choice, Pick, Place};
 use super::body::Cut;
+use super::fields::Fields;
+use super::headers::Origin;
+use super::traceparent::{self, TraceParent};
 use super::upgrade::Carried;
-use super::upstream::Upstream;
+use super::upstream::{AttemptError, Upstream};
 use super::worker::PoolWorker;
 use crate::config::{self, ZoneName};
 use crate::decision::Trace;
 use crate::pool::{Refusal, TunnelEnd};
 use crate::telemetry::access_log::{Entry, Piece};
+use crate::telemetry::spans::{Finished, Span};
 
 /// See the module's documentation.
 pub(crate) struct Record {
@@ -27,7 +32,7 @@ pub(crate) struct Record {
     status: Option<StatusCode>,
     /// The pool that its route leads to.
     pool: Option<Rc<PoolWorker>>,
-    /// Its line in the making, and the target it was sent to last; `None` without an access log.
+    /// Its line in the making; `None` without an access log, unless it is sampled.
     line: Option<Line>,
     /// What is told to a client that may ask and does.
     trace: Option<Box<Trace>>,
@@ -35,14 +40,51 @@ pub(crate) struct Record {
 
 struct Line {
     entry: Box<Entry>,
+    /// Whom it was sent to last.
     target: Option<Rc<Upstream>>,
+    /// What its spans will say beside the entry; `None` unless it is sampled.
+    span: Option<Box<Span>>,
 }
 
 impl Record {
     /// A request begins.
     pub(crate) fn start(worker: &'static Worker) -> Self {
-        let line = worker.access_log.as_ref().map(|log| Line { entry: log.entry(), target: None });
+        let line =
+            worker.access_log.as_ref().map(|log| Line { entry: log.entry(), target: None, span: None });
         Self { worker, started: Instant::now(), status: None, pool: None, line, trace: None }
+    }
+
+    /// Decides whether it is sampled, if anybody wants spans. Before anything is noted.
+    pub(crate) fn sample(&mut self, origin: &Origin, headers: &mut Fields) {
+        let Some(spans) = &self.worker.spans else { return };
+        let (came, random) = (TraceParent::of(headers), &self.worker.random);
+        if !spans.sampler().wants(came.map(TraceParent::is_sampled), origin.is_trusted(), random.next()) {
+            return;
+        }
+        if came.is_none() {
+            traceparent::forget(headers);
+        }
+        let trace = came.unwrap_or_else(|| TraceParent::begin(random));
+        let span = Box::new(Span {
+            trace: trace.trace,
+            parent: came.map(|came| came.span),
+            id: traceparent::span(random),
+            secure: origin.is_secure(headers),
+            attempts: Vec::new(),
+        });
+        let line = self.line.get_or_insert_with(|| Line { entry: Box::default(), target: None, span: None });
+        line.entry.want_all();
+        line.span = Some(span);
+    }
+
+    /// Whether it is sampled; `None` if that is not decided here.
+    pub(crate) fn is_sampled(&self) -> Option<bool> {
+        let sampled = || self.line.as_ref().is_some_and(|line| line.span.is_some());
+        self.worker.spans.as_ref().map(|_| sampled())
+    }
+
+    fn span(&mut self) -> Option<&mut Span> {
+        self.line.as_mut()?.span.as_deref_mut()
     }
 
     /// Notes something for its line, if it will have one.
@@ -65,7 +107,7 @@ impl Record {
     }
 
     /// Notes what came of an attempt, in words.
-    pub(crate) fn tell_attempt(&mut self, what: impl FnOnce() -> String) {
+    fn tell_attempt(&mut self, what: impl FnOnce() -> String) {
         self.tell(|trace| {
             if let Some(round) = trace.rounds.last_mut() {
                 round.attempt = Some(what());
@@ -103,11 +145,38 @@ impl Record {
         self.pool = Some(pool.clone());
     }
 
-    /// It is sent to a target.
-    pub(crate) fn sent_to(&mut self, target: &Rc<Upstream>) {
-        if let Some(line) = &mut self.line {
-            line.entry.attempts += 1;
-            line.target = Some(target.clone());
+    /// It is sent to a target, which is told of the attempt's span in `headers` if there is one.
+    pub(crate) fn sent_to(&mut self, target: &Rc<Upstream>, secure: bool, headers: &mut Fields) {
+        let Some(line) = &mut self.line else { return };
+        line.entry.attempts += 1;
+        line.target = Some(target.clone());
+        if let Some(span) = &mut line.span {
+            let id = traceparent::span(&self.worker.random);
+            let told = span.begin_attempt(id, target.state.clone(), secure, Instant::now());
+            traceparent::tell(headers, span.trace, told);
+        }
+    }
+
+    /// Its target has answered.
+    pub(crate) fn heard(&mut self, status: StatusCode) {
+        if let Some(span) = self.span() {
+            span.answered(status.as_u16());
+        }
+        self.tell_attempt(|| format!("answered {}", status.as_u16()));
+    }
+
+    /// Its target has not answered.
+    pub(crate) fn failed(&mut self, error: &AttemptError) {
+        if let Some(span) = self.span() {
+            span.end_attempt(Some(error.code()), Instant::now());
+        }
+        self.tell_attempt(|| error.to_string());
+    }
+
+    /// What its target has answered is thrown away: it is sent again.
+    pub(crate) fn discarded(&mut self) {
+        if let Some(span) = self.span() {
+            span.end_attempt(None, Instant::now());
         }
     }
 
@@ -163,15 +232,35 @@ impl Drop for Record {
                 None => lane.abandoned.bump(),
             }
         }
-        if let (Some(Line { mut entry, target }), Some(log)) = (self.line.take(), &self.worker.access_log) {
-            entry.duration = took;
-            if let Some(target) = target {
-                entry.set(Piece::Target, target.state.name.as_bytes());
+        if let Some(line) = self.line.take() {
+            self.write(line, took);
+        }
+    }
+}
+
+impl Record {
+    /// Puts all that was gathered on its way.
+    fn write(&self, line: Line, took: Duration) {
+        let Line { mut entry, target, span } = line;
+        entry.duration = took;
+        if let Some(target) = target {
+            entry.set(Piece::Target, target.state.name.as_bytes());
+        }
+        if self.status.is_none() && entry.reason.is_none() {
+            entry.reason = Some(Cut::Gone.code());
+        }
+        let (started, lane) = (self.started, self.worker.lane());
+        match (self.worker.spans.as_ref().zip(span), &self.worker.access_log) {
+            (None, Some(log)) => log.push(entry, started, &lane.access_dropped),
+            (Some((spans, span)), None) => {
+                spans.push(Finished { started, entry, span }, &lane.spans_dropped);
             }
-            if self.status.is_none() && entry.reason.is_none() {
-                entry.reason = Some(Cut::Gone.code());
+            (Some((spans, span)), Some(log)) => {
+                let copy = entry.clone();
+                log.push(entry, started, &lane.access_dropped);
+                spans.push(Finished { started, entry: copy, span }, &lane.spans_dropped);
             }
-            log.push(entry, self.started, &self.worker.lane().access_dropped);
+            (None, None) => {}
         }
     }
 }

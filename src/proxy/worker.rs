@@ -26,7 +26,7 @@ use crate::config;
 use crate::pool::{
     Lanes, Managed, Pool, PoolLane, Pools, Refusal, Room, Snapshot, TargetId, TunnelEnd, WorkerLane,
 };
-use crate::telemetry::access_log;
+use crate::telemetry::{access_log, spans};
 
 /// Empty lists of fields kept for the next heads, and the most fields that one may have room for.
 const SPARE_FIELDS: usize = 64;
@@ -56,6 +56,8 @@ pub(crate) struct Worker {
     pub(crate) tunnels: Tunnels,
     /// Its end of the access log, if there is one.
     pub(crate) access_log: Option<access_log::Lane>,
+    /// Its end of the queue of spans, if anybody wants them.
+    pub(crate) spans: Option<spans::Lane>,
 }
 
 impl Worker {
@@ -65,6 +67,7 @@ impl Worker {
         shared: Arc<Pools>,
         config: Arc<config::Config>,
         access_log: Option<access_log::Lane>,
+        spans: Option<spans::Lane>,
     ) -> Self {
         Self {
             index,
@@ -77,6 +80,7 @@ impl Worker {
             accepting: Cell::new(0),
             tunnels: Tunnels::default(),
             access_log,
+            spans,
             shared,
         }
     }

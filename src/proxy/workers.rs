@@ -20,7 +20,7 @@ use super::worker::Worker;
 use crate::config::{self, Config};
 use crate::lifecycle::Phase;
 use crate::pool::{Managed, Pool, Pools};
-use crate::telemetry::access_log;
+use crate::telemetry::{access_log, spans};
 
 /// Polls between two looks at the sockets. Lower than tokio's 61: a worker's polls are short, and what has arrived should
 /// not wait for all of them.
@@ -78,21 +78,22 @@ pub struct Taking(mpsc::Receiver<()>);
 impl Workers {
     /// Starts the threads of the data plane. They serve nothing before [`Workers::open`].
     ///
-    /// `access_log` has an end of the access log for each, or is empty. A thread ends when the phase is [`Phase::Stopping`] or
+    /// `access_log` has an end of the access log for each, or is empty; `spans` one of the queue of spans. A thread ends when the phase is [`Phase::Stopping`] or
     /// a later one, and its last connection is done.
     pub fn start(
         config: &Arc<Config>,
         shared: &Arc<Pools>,
         phase: &watch::Receiver<Phase>,
         access_log: Vec<access_log::Lane>,
+        spans: Vec<spans::Lane>,
     ) -> std::io::Result<Self> {
         let (started, starting) = std::sync::mpsc::channel();
         let (mut threads, mut inboxes) = (Vec::new(), Vec::new());
-        let mut access_log = access_log.into_iter();
+        let (mut access_log, mut spans) = (access_log.into_iter(), spans.into_iter());
         for index in 0..config.workers {
             let (inbox, changes) = mpsc::channel(1);
             inboxes.push(inbox);
-            let worker = (index, shared.clone(), config.clone(), access_log.next());
+            let worker = (index, shared.clone(), config.clone(), access_log.next(), spans.next());
             let (phase, started) = (phase.clone(), started.clone());
             let name = format!("worker-{index}");
             threads.push(std::thread::Builder::new().name(name).spawn(move || {
@@ -107,8 +108,9 @@ impl Workers {
                     Err(error) => return drop(started.send(Err(error))),
                 };
                 drop(started.send(Ok(())));
-                let (index, shared, config, access_log) = worker;
-                runtime.block_on(run(Worker::new(index, shared, config, access_log), changes, phase));
+                let (index, shared, config, access_log, spans) = worker;
+                let worker = Worker::new(index, shared, config, access_log, spans);
+                runtime.block_on(run(worker, changes, phase));
             })?);
         }
         starting.iter().take(threads.len()).collect::<std::io::Result<()>>()?;

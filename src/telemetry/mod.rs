@@ -1,11 +1,14 @@
-//! What a node tells about itself: log lines, a line for each request, and the text form of metrics.
+//! What a node tells about itself: log lines, a line for each request, spans of some, and the text form of metrics.
 //!
 //! Log lines go to standard error, so that standard output stays free for what a command prints. What is counted is
 //! decided where it happens (`pool::counters`), and which metrics there are in `control::metrics`.
 
 pub mod access_log;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 pub mod process;
 pub mod prometheus;
+pub mod spans;
 pub mod time;
 
 use std::io::IsTerminal as _;

@@ -132,12 +132,19 @@ impl Compiler<'_> {
         field: Field<String>,
         nameservers: &[NameServer],
     ) -> Option<Vec<CertificateDer<'static>>> {
-        let At { value, place } = field.given()?;
-        if nameservers.iter().all(|server| server.tls.is_none()) {
+        if let Field::Given(At { place, .. }) = &field
+            && nameservers.iter().all(|server| server.tls.is_none())
+        {
             let hint = "remove it, or write a name server as \"tls://ADDRESS#NAME\"";
-            self.problems.add(&place, "has no meaning: no name server is asked over TLS", hint);
+            self.problems.add(place, "has no meaning: no name server is asked over TLS", hint);
             return None;
         }
+        self.authorities(field)
+    }
+
+    /// The certificates in a file; at least one.
+    pub(super) fn authorities(&mut self, field: Field<String>) -> Option<Vec<CertificateDer<'static>>> {
+        let At { value, place } = field.given()?;
         let path = self.path(value);
         self.read.push(path.clone());
         let read = CertificateDer::pem_file_iter(&path).and_then(Iterator::collect::<Result<Vec<_>, _>>);

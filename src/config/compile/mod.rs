@@ -9,6 +9,7 @@ mod acme;
 mod discovery;
 mod dns;
 mod listeners;
+mod otlp;
 mod pools;
 mod routes;
 mod secrets;
@@ -92,6 +93,7 @@ impl Compiler<'_> {
         let workers = self.workers(file.workers);
         let listeners = self.listeners(file.listener);
         let acme = self.acme(file.acme, &listeners).map(Arc::new);
+        let forwarding = forwarding_fields(file.forwarding.or_default());
         let admin = self.admin(file.admin, &listeners);
         let state = self.state(file.state);
         self.registers = admin.is_some() || state.is_some();
@@ -108,7 +110,6 @@ impl Compiler<'_> {
             listeners,
             routes,
             pools: pools.into_iter().map(Arc::new).collect(),
-            forwarding: forwarding_fields(file.forwarding.or_default()),
             watch: file.watch.or(true),
             limits: self.limits(file.limits.or_default()),
             shutdown: self.shutdown(file.shutdown.or_default()),
@@ -119,6 +120,8 @@ impl Compiler<'_> {
             ),
             log: log_lines(file.log.or_default()),
             access_log: self.access_log(file.access_log),
+            otlp: self.otlp(file.otlp, &forwarding),
+            forwarding,
             resolver: Arc::new(self.resolver(file.resolver.or_default())),
             acme,
             state,

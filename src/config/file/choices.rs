@@ -6,6 +6,7 @@ use tracing::Level;
 use super::document::{Wrong, nearest, quoted};
 use super::values::Text;
 use crate::config::acme::Challenge;
+use crate::config::otlp::Parents;
 use crate::config::tls::MinVersion;
 use crate::config::{
     AccessField, AccessFormat, DnsPolicy, Failback, HealthDrain, LogFormat, Protocol, SameSite, Secure,
@@ -214,6 +215,12 @@ choices! {
     choice AccessFormat {
         "json" => Self::Json,
         "combined" => Self::Combined,
+    }
+
+    choice Parents {
+        "trusted" => Self::Trusted,
+        "all" => Self::All,
+        "none" => Self::None,
     }
 }
 

@@ -18,6 +18,7 @@ use toml::de::DeValue;
 use tracing::Level;
 
 use super::acme::Challenge;
+use super::otlp::Parents;
 use super::tls::MinVersion;
 use super::units::{Percent, Size};
 use super::{
@@ -109,6 +110,7 @@ tables! {
         acme: Acme,
         state: String,
         access_log: AccessLog,
+        otlp: Otlp,
     }
 
     /// `[[listener]]`
@@ -527,6 +529,22 @@ tables! {
         max_size: OrOff<Size>,
         keep: i64,
         buffer: Size,
+    }
+
+    /// `[otlp]`
+    table Otlp {
+        endpoint: String,
+        headers_file: String,
+        ca: String,
+        sample: Percent,
+        parents: Parents,
+        service: String,
+        resource: Named<String>,
+        queue: i64,
+        batch: i64,
+        interval: Duration,
+        timeout: Duration,
+        give_up: Duration,
     }
 }
 

@@ -83,6 +83,7 @@ fn the_reference_shows_every_key_in_its_table() {
         ("upgrade", Upgrade::KEYS),
         ("log", Log::KEYS),
         ("access_log", AccessLog::KEYS),
+        ("otlp", Otlp::KEYS),
     ];
     assert_eq!(tables.len(), TABLES.len(), "every table is in the list above: {TABLES:?}");
     for (path, keys) in tables {

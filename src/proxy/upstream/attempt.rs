@@ -13,7 +13,7 @@ use super::{InFlight, Tunnel, Upstream, Way, http2};
 use crate::config::{Balance, TargetProtocol};
 use crate::pool::{Failure, Overload, Refusal, room};
 use crate::proxy::Worker;
-use crate::proxy::body::{Answer, Body, RequestBodyError};
+use crate::proxy::body::{Answer, Body, Cut, RequestBodyError};
 use crate::proxy::deadline::Deadline;
 use crate::proxy::error::ProxyError;
 use crate::proxy::http1::{encode, head};
@@ -420,6 +420,16 @@ impl fmt::Display for AttemptError {
 }
 
 impl AttemptError {
+    /// As spans say it.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Client(RequestBodyError::Gone) => Cut::Gone.code(),
+            Self::Client(RequestBodyError::Refused(refusal)) => refusal.as_str(),
+            Self::NoRoom => Overload::Descriptors.as_str(),
+            Self::Target { failure, .. } => failure.as_str(),
+        }
+    }
+
     /// Whether some of the request may have been processed.
     pub(crate) fn touched(&self) -> bool {
         !matches!(self, Self::Target { untouched: true, .. })

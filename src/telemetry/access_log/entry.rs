@@ -161,6 +161,21 @@ impl Entry {
         *self = Self { wanted, text, ..Self::default() };
     }
 
+    /// Wants all pieces from now on. Only while none was set.
+    pub fn want_all(&mut self) {
+        self.wanted = u16::MAX;
+    }
+
+    /// A piece of text, if it is there.
+    pub fn piece(&self, piece: Piece) -> Option<&[u8]> {
+        let at = piece as usize;
+        if self.present & piece.bit() == 0 {
+            return None;
+        }
+        let start = if at == 0 { 0 } else { usize::from(self.ends[at - 1]) };
+        self.text.get(start..usize::from(self.ends[at]))
+    }
+
     /// Takes a piece of text, if it is wanted. One that comes after a later one was set is left out.
     pub fn set(&mut self, piece: Piece, text: &[u8]) {
         let at = piece as usize;
