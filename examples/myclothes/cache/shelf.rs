@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 
 use super::entries::{Entry, Key, LONGEST, Names, decode_ids, encode_ids, jittered};
 use crate::catalogue::Product;
-use crate::redis::{Address, Command, Reply, Servers};
+use crate::redis::{Address, Command, ROLE, Reply, Servers};
 use crate::sessions;
 
 /// Between two tries while it is away.
@@ -112,7 +112,7 @@ impl Shelf {
         let names: Vec<String> = ids.iter().map(|id| self.names.entry(Key::Product(*id))).collect();
         let mut question: Command<'_> = vec![b"MGET"];
         question.extend(names.iter().map(String::as_bytes));
-        match self.ask(&[question]).await?.pop() {
+        match self.ask(vec![question]).await?.into_iter().next() {
             Some(Reply::List(kept)) if kept.len() == ids.len() => {
                 Ok(kept.iter().map(|reply| reply.bytes().and_then(Entry::decode)).collect())
             }
@@ -123,7 +123,7 @@ impl Shelf {
     /// The ids of all products, if it knows them.
     pub(super) async fn ids(&self) -> Result<Option<Vec<i64>>, Away> {
         let name = self.names.entry(Key::All);
-        let replies = self.ask(&[vec![b"GET", name.as_bytes()]]).await?;
+        let replies = self.ask(vec![vec![b"GET", name.as_bytes()]]).await?;
         Ok(replies.first().and_then(Reply::bytes).and_then(decode_ids))
     }
 
@@ -138,7 +138,7 @@ impl Shelf {
         for name in &names {
             questions.push(vec![b"SET", name.as_bytes(), loader.as_bytes(), b"NX", b"PX", time.as_bytes()]);
         }
-        let replies = self.ask(&questions).await?;
+        let replies = self.ask(questions).await?;
         let mine = keys.iter().zip(replies).filter(|(_, reply)| *reply == Reply::Status("OK".to_owned()));
         Ok(mine.map(|(key, _)| *key).collect())
     }
@@ -233,16 +233,19 @@ impl Shelf {
         }
     }
 
-    /// Asks, unless it is away.
-    async fn ask(&self, questions: &[Command<'_>]) -> Result<Vec<Reply>, Away> {
+    /// Asks, unless it is away. A server that its replicas have left is away: what was told to its successor it does not know.
+    async fn ask(&self, mut questions: Vec<Command<'_>>) -> Result<Vec<Reply>, Away> {
         if self.is_away() {
             return Err(Away);
         }
+        if self.replicas > 0 {
+            questions.push(vec![ROLE]);
+        }
         let (begin, answer) = (Instant::now(), self.times.answer);
-        let mut asked = self.servers.ask(&self.names.tag, questions, answer).await;
+        let mut asked = self.servers.ask(&self.names.tag, &questions, answer).await;
         if asked.is_err() && begin.elapsed() < answer / 2 {
             // The connection may have been an old one, and no question is harmed by being asked twice.
-            asked = self.servers.ask(&self.names.tag, questions, answer / 2).await;
+            asked = self.servers.ask(&self.names.tag, &questions, answer / 2).await;
         }
         asked.map_err(|why| self.lost(&why))
     }

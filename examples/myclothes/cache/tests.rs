@@ -357,14 +357,14 @@ async fn an_instance_that_missed_a_change_does_not_believe_the_cache_before_it_h
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_counts_as_told_when_as_many_replicas_have_it_as_the_url_says() {
+async fn a_change_counts_as_told_when_replicas_have_it_and_nobody_is_believed_whom_they_have_left() {
     let shop = Shop::open().await;
     let url: Address = format!("redis://{}?replicas=1", shop.server.address()).parse().unwrap();
     let shelf =
         Shelf::new(&url, shop.database.secret(), Times { answer: Duration::from_secs(1), ..GENEROUS });
     let refused = shelf.try_again().await.unwrap_err();
     assert!(refused.contains("0 replicas have confirmed a change, and 1 must"), "{refused}");
-    let _replica = Server::start(&format!("replicaof 127.0.0.1 {}\n", shop.server.port));
+    let mut replica = Server::start(&format!("replicaof 127.0.0.1 {}\n", shop.server.port));
     until("the replica confirms", async || shelf.try_again().await.is_ok()).await;
     until("and a change, too", async || {
         let told = shelf.tell(vec![(13, Entry::Changed(7))]).await;
@@ -375,6 +375,11 @@ async fn a_change_counts_as_told_when_as_many_replicas_have_it_as_the_url_says()
         told
     })
     .await;
+    assert_eq!(shelf.look(&[13]).await, Ok(vec![Some(Entry::Changed(7))]));
+    // As for a server that was cut off: another one may have been told of changes since.
+    replica.kill();
+    shop.server.ask_until(&["INFO", "replication"], "connected_slaves:0");
+    assert_eq!(shelf.look(&[13]).await, Err(Away));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
