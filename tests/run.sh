@@ -91,7 +91,9 @@ run() {
 cargo build --locked --example myclothes
 run
 run --example myclothes
-# What only a program with the feature does.
+# What only a program with the feature does. It is built for these few tests alone, so it is not optimised for them.
+export CARGO_PROFILE_DEV_OPT_LEVEL=0 CARGO_PROFILE_DEV_DEBUG=0
+run --features otlp --lib otlp
 run --features otlp --test otlp
 if [ ${#alone[@]} -gt 0 ]; then
     printf '\nall tests pass, but only alone: %s\n' "${alone[*]}"
