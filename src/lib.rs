@@ -8,6 +8,7 @@ pub mod descriptors;
 pub mod handover;
 pub mod lifecycle;
 pub mod pool;
+pub mod privileges;
 pub mod proxy;
 pub mod reload;
 pub mod server;

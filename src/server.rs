@@ -1,8 +1,8 @@
 //! The only wiring of both planes: everything is built from the configuration here, started in order, stopped in order.
 //!
-//! Start: bind every socket, so that nothing is half started; then publish the pools; then the workers; then the rest of the
-//! control plane, on this thread. SIGHUP reloads (see `reload`), SIGUSR2 upgrades (see `handover`). Stop (SIGTERM, SIGINT): `/readyz` fails; after
-//! `shutdown.delay` the listeners close, and clients are asked to leave one after the other; what is in flight finishes
+//! Start: bind every socket, so that nothing is half started; then give up privileges; then publish the pools; then the workers; then
+//! the rest of the control plane, on this thread. SIGHUP reloads (see `reload`), SIGUSR2 upgrades (see `handover`). Stop (SIGTERM,
+//! SIGINT): `/readyz` fails; after `shutdown.delay` the listeners close, and clients are asked to leave one after the other; what is in flight finishes
 //! within `shutdown.deadline`. A second signal ends the process at once.
 
 use std::io;
@@ -23,6 +23,7 @@ use crate::handover::predecessor::{Leftovers, Predecessor};
 use crate::handover::successor::{Others, Program, REPORT, Successor, Upgrader};
 use crate::lifecycle::Phase;
 use crate::pool::Pools;
+use crate::privileges::{self, NotGivenUp};
 use crate::proxy::{BindError, BoundListener, Workers, explain};
 use crate::reload::Reloader;
 use crate::systemd::{Notify, Turning};
@@ -54,6 +55,9 @@ pub enum ServerError {
     /// Systemd passes sockets that nobody wants.
     #[error("{0}")]
     Passed(String),
+    /// The process is not who it should be.
+    #[error(transparent)]
+    User(#[from] NotGivenUp),
     /// The system gives no thread, no timer or no signal.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
@@ -80,6 +84,7 @@ async fn serve(config: &Arc<Config>, predecessor: &mut Option<Predecessor>) -> R
         None => Passed::by_systemd(config).map_err(ServerError::Passed)?,
     };
     let Sockets { listeners, admin, dns } = Sockets::of(config, passed)?;
+    privileges::give_up(config, admin.as_ref().and_then(AdminListener::file))?;
     let (hangup, replace) = (signal(SignalKind::hangup())?, signal(SignalKind::user_defined2())?);
     let moved = signal(SignalKind::user_defined1())?;
     let mut signals = Signals::listen()?;

@@ -79,6 +79,7 @@ impl Config {
         self.access_log.clone_from(&running.access_log);
         self.otlp.clone_from(&running.otlp);
         self.state.clone_from(&running.state);
+        self.run_as.clone_from(&running.run_as);
         let stays = |admin: &Self| admin.admin.as_ref().map(|admin| admin.address.clone());
         // A token belongs to the address it was written for: another address may be open where this one is not.
         if stays(self) != stays(running) {
@@ -138,6 +139,8 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
         None => "off".to_owned(),
     };
     note("state", state(old), state(new));
+    let run_as = |config: &Config| config.run_as.as_ref().map_or("off".to_owned(), ToString::to_string);
+    note("user", run_as(old), run_as(new));
     if old.access_log != new.access_log {
         restart.push("access_log: stays as it is until a restart".to_owned());
     }

@@ -100,6 +100,8 @@ pub struct Config {
     pub acme: Option<Arc<acme::Acme>>,
     /// File that keeps what operators decide at run time; `None` keeps nothing.
     pub state: Option<PathBuf>,
+    /// Who the process is once its sockets are bound; `None`, the default, for who has started it.
+    pub run_as: Option<RunAs>,
     /// Things that work but that their author would want to know; logged at start, printed by `check`.
     pub warnings: Vec<String>,
     /// Where all this was read.
@@ -156,6 +158,23 @@ impl Config {
 pub struct Overrides {
     /// `--zone` or `SELVEDGE_ZONE`.
     pub zone: Option<String>,
+}
+
+/// A user of this machine who is not root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunAs {
+    /// As the file names it: a name or a number.
+    pub user: Box<str>,
+    /// Its number.
+    pub uid: u32,
+    /// The number of its group. Default: the user's own.
+    pub gid: u32,
+}
+
+impl fmt::Display for RunAs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "user {} (uid {}, gid {})", self.user, self.uid, self.gid)
+    }
 }
 
 /// An address that clients connect to.

@@ -41,6 +41,7 @@ mod limits;
 mod metrics;
 mod overload;
 mod per_client;
+mod privileges;
 mod proxy_protocol;
 mod registration;
 mod reload;

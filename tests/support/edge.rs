@@ -5,8 +5,9 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -20,6 +21,9 @@ use super::client::Client;
 use super::message::Response;
 use super::origin::{Origin, Refusing, Silent};
 use super::{eventually, within};
+
+/// The program as it was built.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_selvedge");
 
 /// A running node.
 pub struct Edge {
@@ -46,6 +50,7 @@ pub struct Setup {
     rest: String,
     environment: Vec<(String, String)>,
     open_files: Option<u64>,
+    program: Option<PathBuf>,
 }
 
 /// What a pool can name as a target.
@@ -139,6 +144,12 @@ impl Setup {
         self
     }
 
+    /// A copy of the program that is started instead of the one that was built.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = Some(path.to_owned());
+        self
+    }
+
     /// The configuration's text.
     pub fn text(&self) -> String {
         let Self { top, listener, route, pool, targets, rest, .. } = self;
@@ -173,7 +184,8 @@ impl Setup {
 
     /// Starts it, and waits until it listens.
     pub async fn start_unready(self) -> Edge {
-        Edge::start_in(&self.text(), &self.environment, Stdio::null(), self.open_files).await
+        let program = self.program.as_deref().unwrap_or(Path::new(PROGRAM));
+        Edge::start_in(program, &self.text(), &self.environment, Stdio::null(), self.open_files).await
     }
 }
 
@@ -219,22 +231,23 @@ impl Edge {
 
     /// Starts the program with this configuration, and waits until it listens.
     pub async fn start_unready(config: &str) -> Self {
-        Self::start_in(config, &[], Stdio::null(), None).await
+        Self::start_in(Path::new(PROGRAM), config, &[], Stdio::null(), None).await
     }
 
     /// The same with this standard output.
     pub async fn start_writing_to(stdout: Stdio, config: &str) -> Self {
-        Self::start_in(config, &[], stdout, None).await
+        Self::start_in(Path::new(PROGRAM), config, &[], stdout, None).await
     }
 
     async fn start_in(
+        program: &Path,
         config: &str,
         environment: &[(String, String)],
         stdout: Stdio,
         open_files: Option<u64>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = spawn(&folder, config, environment, stdout, open_files);
+        let mut child = spawn(program, &folder, config, environment, stdout, open_files);
         let log = Log::default();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let into = log.clone();
@@ -286,6 +299,11 @@ impl Edge {
         })
         .await;
         found.unwrap()
+    }
+
+    /// Number of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Numbers of the processes that it has started to take its place.
@@ -470,7 +488,7 @@ impl Edge {
     /// Runs the program with a configuration that it cannot run with: its exit code, and what it wrote.
     pub async fn refuses(config: &str) -> (Option<i32>, String) {
         let folder = tempfile::tempdir().unwrap();
-        let child = spawn(&folder, config, &[], Stdio::null(), None);
+        let child = spawn(Path::new(PROGRAM), &folder, config, &[], Stdio::null(), None);
         let output = tokio::task::spawn_blocking(move || child.wait_with_output());
         let output = within("the program to give up", output).await.unwrap().unwrap();
         (output.status.code(), plain(&String::from_utf8_lossy(&output.stderr)))
@@ -507,6 +525,7 @@ pub fn session_keys(folder: &TempDir) -> PathBuf {
 }
 
 fn spawn(
+    program: &Path,
     folder: &TempDir,
     config: &str,
     environment: &[(String, String)],
@@ -515,7 +534,9 @@ fn spawn(
 ) -> Child {
     let path = folder.path().join("selvedge.toml");
     std::fs::write(&path, config).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
+    // Who the node becomes may read its configuration.
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755)).unwrap();
+    let mut command = Command::new(program);
     command.args(["run", "--config"]).arg(path).env_remove("SELVEDGE_ZONE").env_remove("NOTIFY_SOCKET");
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     command.stdin(Stdio::null()).stdout(stdout).stderr(Stdio::piped());

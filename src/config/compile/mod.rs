@@ -12,6 +12,7 @@ mod listeners;
 mod otlp;
 mod pools;
 mod routes;
+mod run_as;
 mod secrets;
 mod stickiness;
 mod tls;
@@ -125,6 +126,7 @@ impl Compiler<'_> {
             resolver: Arc::new(self.resolver(file.resolver.or_default())),
             acme,
             state,
+            run_as: self.run_as(file.user, file.group),
             warnings: Vec::new(),
             source: Source {
                 file: PathBuf::new(),

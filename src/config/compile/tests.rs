@@ -247,6 +247,30 @@ fn everything_has_a_default_but_addresses() {
 }
 
 #[test]
+fn a_user_is_looked_up_and_is_not_root() {
+    let wrong = [
+        ("group = \"daemon\"", "group: has no meaning without user"),
+        ("user = \"root\"", "user: \"root\" is root"),
+        ("user = \"0\"", "user: \"0\" is root"),
+        ("user = \"no such user\"", "user: there is no user \"no such user\" on this machine"),
+        ("user = \"4242424242\"", "user: user 4242424242 has no name here, and so no group"),
+        ("user = \"7\"\ngroup = \"no such group\"", "group: there is no group \"no such group\""),
+    ];
+    for (text, expected) in wrong {
+        let found = problems(&format!("{text}{GOOD}"));
+        assert!(found.len() == 1 && found[0].contains(expected), "{text}: {found:?}");
+    }
+    let of = |text: &str| {
+        let run_as = compiled(&format!("{text}{GOOD}")).unwrap().run_as;
+        run_as.map(|run_as| (run_as.uid, run_as.gid))
+    };
+    assert_eq!(of(""), None);
+    assert_eq!(of("user = \"4242424242\"\ngroup = \"7\""), Some((4_242_424_242, 7)));
+    let nobody = nix::unistd::User::from_name("nobody").unwrap().unwrap();
+    assert_eq!(of("user = \"nobody\""), Some((nobody.uid.as_raw(), nobody.gid.as_raw())));
+}
+
+#[test]
 fn a_short_interval_shortens_the_default_timeout() {
     let config = compiled(&good_and("[pool.shop.health]\ninterval = \"1s\"")).unwrap();
     assert_eq!(config.pools[0].health.timeout, seconds(1));

@@ -109,6 +109,8 @@ tables! {
         resolver: Resolver,
         acme: Acme,
         state: String,
+        user: String,
+        group: String,
         access_log: AccessLog,
         otlp: Otlp,
     }

@@ -78,6 +78,14 @@ impl AdminListener {
         })
     }
 
+    /// The path of its file, if it is a unix socket.
+    pub fn file(&self) -> Option<&Path> {
+        match &self.address {
+            AdminAddress::Unix(path) => Some(path),
+            AdminAddress::Tcp(_) => None,
+        }
+    }
+
     /// Where it is bound: with the port that was found, when 0 was asked for. Its `Display` is the form of the
     /// configuration.
     pub fn address(&self) -> &AdminAddress {
