@@ -192,6 +192,9 @@ pub struct Listener {
     pub trace_sources: Vec<IpNet>,
     /// Open connections of this listener over all workers; more wait in the kernel's queue. Default 65536.
     pub max_connections: usize,
+    /// Connections that the kernel completes while nobody accepts them, in each worker's queue; it may allow less
+    /// (net.core.somaxconn). Default 4096.
+    pub backlog: u32,
     /// What one client may use; `None`, the default, for no limit.
     pub per_client: Option<PerClient>,
     /// From a request's first byte (or the accept) to the end of its head. Default 10 s.

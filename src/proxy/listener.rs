@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::exchange::Peer;
@@ -29,8 +29,6 @@ use crate::config::{self, KeyRing, Protocol};
 use crate::pool::{Managed, room};
 use crate::telemetry::access_log::Tls;
 
-/// Connections that the kernel completes while no worker accepts.
-const BACKLOG: i32 = 4096;
 /// Pause after an accept that failed for want of something, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Between two looks for a place while there is none.
@@ -80,13 +78,14 @@ impl BoundListener {
         // A socket that shares its port would be bound even beside a stranger's: ask without sharing first, unless the port
         // is ours already, on another address.
         if !beside.iter().any(|other| other.address.port() == config.address.port()) {
-            drop(socket(config.address, false).map_err(fail)?);
+            drop(socket(config.address, None).map_err(fail)?);
         }
-        let first = socket(config.address, true).map_err(fail)?;
+        let backlog = Some(config.backlog);
+        let first = socket(config.address, backlog).map_err(fail)?;
         let address = first.local_addr().map_err(fail)?;
         let mut sockets = vec![first];
         for _ in 1..workers {
-            sockets.push(socket(address, true).map_err(fail)?);
+            sockets.push(socket(address, backlog).map_err(fail)?);
         }
         Ok(Self::of(config, address, sockets))
     }
@@ -97,6 +96,7 @@ impl BoundListener {
         let mut address = config.address;
         for socket in &sockets {
             socket.set_nonblocking(true)?;
+            set_backlog(socket, config.backlog)?;
             address = socket.local_addr()?;
         }
         Ok(Self::of(config, address, sockets))
@@ -114,6 +114,11 @@ impl BoundListener {
 
     /// The same listener under another configuration.
     pub(crate) fn under(self, config: config::Listener) -> Self {
+        for socket in &self.sockets {
+            if let Err(error) = set_backlog(socket, config.backlog) {
+                tracing::warn!(listener = %config.name, "backlog: stays as it was: {error}");
+            }
+        }
         Self { config, ..self }
     }
 
@@ -151,19 +156,25 @@ impl BoundListener {
     }
 }
 
-fn socket(address: SocketAddr, shared: bool) -> io::Result<std::net::TcpListener> {
+/// A bound socket. With a backlog it listens, and shares its port.
+fn socket(address: SocketAddr, backlog: Option<u32>) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(socket2::Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
+    socket.set_reuse_port(backlog.is_some())?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    if shared {
-        socket.listen(BACKLOG)?;
+    if let Some(backlog) = backlog {
+        socket.listen(backlog as i32)?;
     }
     Ok(socket.into())
+}
+
+/// Changes the length of a queue, for connections completed from now on: those in it stay.
+fn set_backlog(socket: &std::net::TcpListener, backlog: u32) -> io::Result<()> {
+    SockRef::from(socket).listen(backlog as i32)
 }
 
 /// A listener as one worker is to have it.

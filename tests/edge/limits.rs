@@ -1,5 +1,6 @@
 //! Bounds of what one client may use: head, fields, target, body, connections.
 
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::{Client, Edge, End, Gate, Origin, Raw, Reply, eventually, still_waiting_after};
@@ -188,4 +189,31 @@ async fn an_idle_client_connection_costs_little_memory() {
     open(800, &mut clients).await;
     let each = edge.rss().saturating_sub(before) / 800;
     assert!(each < 16 * 1024, "{each} bytes for an idle connection");
+}
+
+/// How long the queue of each socket may become that listens on this port, as the kernel says.
+fn backlogs(port: u16) -> Vec<u32> {
+    let output = Command::new("ss").args(["-Htln", &format!("sport = :{port}")]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| line.split_whitespace().nth(2).unwrap().parse().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_backlog_is_that_of_the_configuration_and_follows_a_reload_and_an_upgrade() {
+    let origin = Origin::start().await;
+    let most = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+    let setup = |backlog: &str| {
+        let setup = Edge::before(&origin).top("workers = 2\nwatch = false").listener(backlog);
+        setup.and("[shutdown]\ndeadline = \"2s\"\nspread = \"100ms\"")
+    };
+    let mut edge = setup("").start().await;
+    let port = edge.web.port();
+    assert_eq!(backlogs(port), [4096.min(most); 2]);
+    edge.becomes(&setup("backlog = 7").text()).await;
+    assert_eq!(backlogs(port), [7.min(most); 2]);
+    edge.write(&setup("backlog = 11").text());
+    edge.is_upgraded().await;
+    assert_eq!(edge.exit().await.code(), Some(0));
+    assert_eq!(backlogs(port), [11.min(most); 2]);
+    assert_eq!(Client::of(&edge).get("/").await.status, 200);
 }

@@ -44,6 +44,7 @@ impl Compiler<'_> {
             trusted: plain(file.trusted.or(Vec::new())),
             trace_sources: plain(file.trace_sources.or(Vec::new())),
             max_connections: self.within(file.max_connections, 65_536, 1..=10_000_000) as usize,
+            backlog: self.backlog(file.backlog),
             per_client: self.per_client(file.per_client),
             head_timeout: self.within(file.head_timeout, seconds(10), millis(10)..=seconds(600)),
             keep_alive: self.within(file.keep_alive, seconds(60), millis(10)..=DAY),
@@ -60,6 +61,19 @@ impl Compiler<'_> {
             http2: self.http2(file.http2.or_default()),
             tls: self.listener_tls(file.tls).map(Arc::new),
         }
+    }
+
+    fn backlog(&mut self, file: Field<i64>) -> u32 {
+        let place = file.peek().map(|at| at.place.clone());
+        let backlog = self.within(file, 4096, 1..=1_000_000) as u32;
+        if let (Some(place), Some(most)) = (place, most_of_the_kernel())
+            && backlog > most
+        {
+            let key = place.key;
+            self.warnings
+                .push(format!("{key}: the kernel makes {most} of {backlog}; raise net.core.somaxconn"));
+        }
+        backlog
     }
 
     fn per_client(&mut self, file: Field<file::PerClient>) -> Option<PerClient> {
@@ -151,4 +165,9 @@ impl Compiler<'_> {
         }
         Some(self.within(Field::Given(At { value: port, place }), 443, 1..=65_535) as u16)
     }
+}
+
+/// The longest queue that the kernel allows a listening socket.
+fn most_of_the_kernel() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/net/core/somaxconn").ok()?.trim().parse().ok()
 }

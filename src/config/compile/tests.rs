@@ -115,6 +115,7 @@ const MISTAKES: &[(&str, &str)] = &[
     ("[pool.shop.stickiness]\nmode = \"lb_cookie\"\napplication_cookie = \"sid\"", "has a meaning only when mode = \"app_cookie\""),
     ("[pool.shop.stickiness]\nmode = \"off\"\nfailback = \"later\"", "write \"never\" or \"idle\" or \"always\""),
     // Listeners.
+    ("[[listener]]\naddress = \"127.0.0.1:1\"\nbacklog = 0", "listener[1].backlog: 0 is out of range; write 1 to 1000000"),
     ("[[listener]]\nname = \"a\"", "listener[1].address: is missing; write address = "),
     ("[[listener]]\naddress = \"127.0.0.1:8080\"", "listener[1].address: 127.0.0.1:8080 is already in line 3"),
     ("[[listener]]\naddress = \"127.0.0.1:1\"\nallow = []", "listener[1].allow: is empty"),
@@ -244,6 +245,19 @@ fn everything_has_a_default_but_addresses() {
     assert_eq!((pool.targets[0].zone.as_ref(), pool.targets[0].weight), ("-", 1));
     assert!(matches!(&pool.health.probe, Probe::Http { path, .. } if &**path == "/"));
     assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn a_backlog_that_the_kernel_cuts_is_warned_of() {
+    let of =
+        |backlog: u32| compiled(&GOOD.replace(":8080\"", &format!(":8080\"\nbacklog = {backlog}"))).unwrap();
+    assert_eq!((of(1).listeners[0].backlog, of(1).warnings), (1, Vec::new()));
+    let most: u32 = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap().trim().parse().unwrap();
+    if most < 1_000_000 {
+        let expected =
+            format!("listener[0].backlog: the kernel makes {most} of 1000000; raise net.core.somaxconn");
+        assert_eq!(of(1_000_000).warnings, [expected]);
+    }
 }
 
 #[test]

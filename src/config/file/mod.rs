@@ -123,6 +123,7 @@ tables! {
         trusted: Vec<At<IpNet>>,
         trace_sources: Vec<At<IpNet>>,
         max_connections: i64,
+        backlog: i64,
         per_client: PerClient,
         head_timeout: Duration,
         keep_alive: Duration,
