@@ -40,6 +40,8 @@ pub struct Inheritance {
     /// Zones that they have taken out; also when no file keeps it.
     shifts: BTreeMap<String, KeptShift>,
     pools: BTreeMap<String, LeftPool>,
+    /// By result.
+    upgrades: [u64; 3],
     /// All that was counted.
     pub tallies: Tallies,
 }
@@ -142,6 +144,7 @@ impl Control {
                 .iter()
                 .map(|pool| (pool.pool().name.to_string(), pool.leave()))
                 .collect(),
+            upgrades: self.upgrades.counts(),
             tallies: self.tallies(),
         }
     }
@@ -173,6 +176,7 @@ impl Control {
                 pool.inherit(left);
             }
         }
+        self.upgrades.inherit(left.upgrades);
         self.count_inherited(&left.tallies);
         running.pools.iter().for_each(|pool| pool.begin_anew());
     }

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::membership::PoolControl;
 use super::sources::Source;
+use super::upgrades::RESULTS;
 use super::{Control, Phase, discovery, dns_answers, phase_word};
 use crate::config::ZoneName;
 use crate::pool::counters::{Distribution, Lanes};
@@ -99,6 +100,11 @@ fn configuration(text: &mut Exposition, control: &Control) {
             "When the last reload was tried, since 1970.",
         )
         .sample(&[], seconds(last.at));
+    }
+    let mut upgrades =
+        text.family("selvedge_upgrades_total", Kind::Counter, "Upgrades to another process, by result.");
+    for (result, count) in RESULTS.into_iter().zip(control.upgrades.counts()) {
+        upgrades.sample(&[("result", result)], count);
     }
 }
 

@@ -40,7 +40,18 @@ pub enum Refused {
     NotNow(String),
 }
 
+/// What can come of an upgrade, as metrics call it, in the order of [`Upgrades::counts`].
+pub const RESULTS: [&str; 3] = ["done", "refused", "failed"];
+
 impl Refused {
+    /// Index into [`RESULTS`].
+    fn result(&self) -> usize {
+        match self {
+            Self::Config(_) | Self::NotNow(_) => 1,
+            Self::Program(_) => 2,
+        }
+    }
+
     /// Every reason in a line of its own.
     pub fn lines(&self) -> Vec<String> {
         match self {
@@ -114,7 +125,7 @@ pub struct Upgrades {
     asked: RefCell<Option<mpsc::Receiver<Request>>>,
     under_way: Cell<Option<UnderWay>>,
     last: RefCell<Option<Outcome>>,
-    refused: Cell<u64>,
+    counts: Cell<[u64; 3]>,
     predecessor: RefCell<Option<Predecessor>>,
 }
 
@@ -126,7 +137,7 @@ impl Default for Upgrades {
             asked: RefCell::new(Some(asked)),
             under_way: Cell::new(None),
             last: RefCell::default(),
-            refused: Cell::new(0),
+            counts: Cell::default(),
             predecessor: RefCell::default(),
         }
     }
@@ -156,11 +167,17 @@ impl Upgrades {
         self.under_way.set(Some(UnderWay { since, trigger, stage }));
     }
 
-    /// Remembers that it was refused.
-    pub fn refuse(&self, trigger: Trigger, refused: Vec<String>) {
+    /// Remembers that nothing came of it, and why.
+    pub fn refuse(&self, trigger: Trigger, why: &Refused) {
         self.under_way.set(None);
-        self.refused.set(self.refused.get() + 1);
-        self.last.replace(Some(Outcome { at: SystemTime::now(), trigger, refused }));
+        self.count(why.result());
+        self.last.replace(Some(Outcome { at: SystemTime::now(), trigger, refused: why.lines() }));
+    }
+
+    fn count(&self, result: usize) {
+        let mut counts = self.counts.get();
+        counts[result] += 1;
+        self.counts.set(counts);
     }
 
     /// The one under way.
@@ -173,13 +190,19 @@ impl Upgrades {
         self.last.borrow().clone()
     }
 
-    /// Upgrades that were refused.
-    pub fn refused(&self) -> u64 {
-        self.refused.get()
+    /// Upgrades by result, as in [`RESULTS`]: those of the processes before included.
+    pub fn counts(&self) -> [u64; 3] {
+        self.counts.get()
     }
 
-    /// Remembers the process before, as it is now.
-    pub fn set_predecessor(&self, predecessor: Predecessor) {
+    /// Goes on with the counts of the process before.
+    pub fn inherit(&self, counts: [u64; 3]) {
+        self.counts.set(counts);
+    }
+
+    /// This process has taken the place of another: remembers that one, as it is now.
+    pub fn succeed(&self, predecessor: Predecessor) {
+        self.count(0);
         self.predecessor.replace(Some(predecessor));
     }
 

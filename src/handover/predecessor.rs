@@ -101,7 +101,7 @@ impl Predecessor {
     /// Says that this process serves. From then on `control` hears what is left of the other one.
     pub fn relieve(mut self, control: &Control) -> io::Result<Leftovers> {
         self.wire.send(&ToPredecessor::Serving, WORD)?;
-        control.upgrades.set_predecessor(upgrades::Predecessor {
+        control.upgrades.succeed(upgrades::Predecessor {
             pid: self.offer.pid,
             version: self.offer.program.clone(),
             since: SystemTime::now(),

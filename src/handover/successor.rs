@@ -161,14 +161,13 @@ impl Upgrader {
         match &result {
             Ok(Successor { pid, version, .. }) => tracing::info!(pid, version, "another process serves now"),
             Err(refused) => {
-                let lines = refused.lines();
-                for line in &lines {
+                for line in refused.lines() {
                     tracing::error!(
                         trigger = trigger.as_str(),
                         "upgrade refused, this process goes on: {line}"
                     );
                 }
-                control.upgrades.refuse(trigger, lines);
+                control.upgrades.refuse(trigger, refused);
             }
         }
         result

@@ -277,6 +277,49 @@ async fn load(
     load
 }
 
+/// A node with room for few, and a listener on which each client may have little.
+async fn crowded(holding: &Origin) -> Edge {
+    let limited = "per_client = { max_connections = 1, rate = \"1/m\" }";
+    let limited = format!("[[listener]]\nname = \"limited\"\naddress = \"127.0.0.1:0\"\n{limited}");
+    let setup = Edge::before(holding).pool("timeouts.first_byte = \"10m\"").and(&limited);
+    setup.and("[limits]\nmax_requests = 1").open_files(256).start().await
+}
+
+/// Goes on asking it for more than it has, until it is dropped. Its target has `had` so many requests already.
+async fn crowd(load: &mut JoinSet<()>, holding: &Origin, had: usize, crowded: &mut Edge) {
+    const GET: &str = "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n";
+    let pace = || tokio::time::interval(Duration::from_millis(20));
+    let (web, limited) = (crowded.web, crowded.address_of("limited").await);
+    // It holds the only place there is.
+    let mut held = Raw::to(web).await;
+    held.send(GET).await;
+    holding.received(had + 1).await;
+    load.spawn(async move {
+        let (mut pace, mut idle) = (pace(), std::collections::VecDeque::from([held]));
+        loop {
+            pace.tick().await;
+            let mut raw = Raw::to(web).await;
+            // Refused, it stays: the node has to close it, or another.
+            if raw.try_send(GET).await.is_ok() {
+                let _ = raw.try_response("GET").await;
+            }
+            idle.push_back(raw);
+            if idle.len() > 200 {
+                idle.remove(1);
+            }
+        }
+    });
+    load.spawn(async move {
+        let (mut pace, mut one) = (pace(), Client::to(limited));
+        loop {
+            pace.tick().await;
+            let _ = one.try_request("GET", "/", &[], b"").await;
+            // If it is let in after all, it has taken the place of the one.
+            let _ = tokio::time::timeout(Duration::from_secs(1), Raw::to(limited).await.ended()).await;
+        }
+    });
+}
+
 /// A node's metrics with a panic more at each scrape: a defect that no test can cause, so it is made up.
 async fn defect() -> Origin {
     let panics = std::sync::atomic::AtomicUsize::new(0);
@@ -298,6 +341,7 @@ async fn each_alert_fires_when_its_cause_is_made_and_not_otherwise() {
     let config = causes.config(&authority);
     let mut troubled = Edge::start(&config).await;
     let mut ending = Edge::before(&origin).start().await;
+    let mut crowded = crowded(&causes.holding).await;
 
     // A cookie that the healthy node has sealed is foreign to the other, as they have no keys in common.
     let mut shopper = Client::of(&healthy);
@@ -308,12 +352,14 @@ async fn each_alert_fires_when_its_cause_is_made_and_not_otherwise() {
     let over_tls = Client::to(secure).over(&authority.dialer("shop.test"));
     let refused = troubled.address_of("secure").await;
     let prometheus = Prometheus::scraping(
-        &[healthy.admin, troubled.admin, ending.admin, defect.address],
+        &[healthy.admin, troubled.admin, ending.admin, crowded.admin, defect.address],
         &hurried(&shipped("alerts.yml")),
     )
     .await;
-    eventually("every node to be scraped", async || prometheus.query("up == 1").await.len() == 4).await;
+    eventually("every node to be scraped", async || prometheus.query("up == 1").await.len() == 5).await;
     let mut load = load(&causes.holding, (shopper, over_tls), &troubled, refused, &foreign).await;
+
+    crowd(&mut load, &causes.holding, 1, &mut crowded).await;
 
     let shift = ["Connection: close", "Content-Type: application/json"];
     let body = br#"{"for": "1h", "comment": "a test", "force": true}"#;
@@ -324,6 +370,7 @@ async fn each_alert_fires_when_its_cause_is_made_and_not_otherwise() {
     troubled.becomes(&config.replace("workers = 1", "workers = 2")).await;
     troubled.write("nonsense");
     assert_ne!(troubled.reload().await.status, 200);
+    assert_ne!(troubled.upgrade().await.status, 200);
     troubled.leave_descriptors(4);
     assert!(ending.stop_gracefully().await.success());
 
@@ -352,15 +399,22 @@ async fn each_alert_fires_when_its_cause_is_made_and_not_otherwise() {
     }
     assert_eq!(fired["SelvedgeDefect"], BTreeSet::from([defect.to_string()]));
     assert!(fired["SelvedgeDown"].contains(&admin(&ending)));
-    let runbook = std::fs::read_to_string(folder("docs/runbook.md")).unwrap();
-    for rule in rules {
-        let (name, says) = (&rule["name"], &rule["annotations"]);
-        let (page, anchor) = says["runbook"].as_str().unwrap().split_once('#').unwrap();
-        let anchors: Vec<_> = runbook.lines().filter_map(crate::pages::anchor_of).collect();
-        assert!(page == "docs/runbook.md" && anchors.iter().any(|other| other == anchor), "{name}: {says}");
-        assert!(!says["summary"].as_str().unwrap().is_empty(), "{name}");
-        assert!(["page", "ticket"].contains(&rule["labels"]["severity"].as_str().unwrap()), "{name}");
+    for alert in ["SelvedgeNoRoom", "SelvedgeConnectionsShed", "SelvedgeClientsLimited"] {
+        assert!(fired[alert].contains(&admin(&crowded)), "{alert}");
     }
+    assert_eq!(fired["SelvedgeUpgradeFailed"], BTreeSet::from([admin(&troubled)]));
+    rules.iter().for_each(is_of_use);
+}
+
+/// A rule says what it is about, how bad that is, and which part of the runbook helps.
+fn is_of_use(rule: &Value) {
+    let runbook = std::fs::read_to_string(folder("docs/runbook.md")).unwrap();
+    let (name, says) = (&rule["name"], &rule["annotations"]);
+    let (page, anchor) = says["runbook"].as_str().unwrap().split_once('#').unwrap();
+    let anchors: Vec<_> = runbook.lines().filter_map(crate::pages::anchor_of).collect();
+    assert!(page == "docs/runbook.md" && anchors.iter().any(|other| other == anchor), "{name}: {says}");
+    assert!(!says["summary"].as_str().unwrap().is_empty(), "{name}");
+    assert!(["page", "ticket"].contains(&rule["labels"]["severity"].as_str().unwrap()), "{name}");
 }
 
 /// The alerts that have been firing at any time, and for which nodes.

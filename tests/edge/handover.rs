@@ -90,13 +90,14 @@ async fn what_is_known_of_targets_and_zones_is_handed_over() {
     let (shifted, registered) = (Origin::start().await, Origin::start().await);
     sick.set_sick(true);
     let setup = Setup::default()
-        .top("zone = \"az-a\"")
+        .top("zone = \"az-a\"\nwatch = false")
         .target_with(&healthy, "zone = \"az-a\"")
         .target_with(&sick, "zone = \"az-a\"")
         .target_with(&drained, "zone = \"az-a\"")
         .target_with(&shifted, "zone = \"az-b\"")
         .pool("health.interval = \"300s\"\nhealth.unhealthy = 1\nzones.shift_capacity = \"0%\"\ndrain.deadline = \"200s\"")
         .and(SHORT);
+    let text = setup.text();
     let mut edge = setup.start().await;
     let put = async |path: &str, body: &str| {
         let mut client = Client::to(edge.admin);
@@ -128,6 +129,9 @@ async fn what_is_known_of_targets_and_zones_is_handed_over() {
         !before.iter().any(|target| target.contains("initial"))
     })
     .await;
+    edge.write("nonsense");
+    assert_eq!(edge.upgrade().await.status, 422);
+    edge.write(&text);
     edge.is_upgraded().await;
     let shown = node(&edge).await;
     assert_eq!(statuses(&shown), before, "at once, and without a check");
@@ -140,6 +144,8 @@ async fn what_is_known_of_targets_and_zones_is_handed_over() {
     // And once more: what was inherited is left like what was found out.
     edge.is_upgraded().await;
     assert_eq!(statuses(&node(&edge).await), before);
+    edge.counts("selvedge_upgrades_total{result=\"done\"}", 2).await;
+    edge.counts("selvedge_upgrades_total{result=\"refused\"}", 1).await;
 }
 
 #[tokio::test]

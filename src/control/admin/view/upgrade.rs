@@ -10,7 +10,7 @@ use crate::telemetry::time::rfc3339;
 pub(super) struct UpgradeView {
     under_way: Option<UnderWayView>,
     last_refused: Option<RefusedView>,
-    /// Upgrades that were refused, since the start of this process.
+    /// Upgrades that were refused or failed, at the processes before this one, too.
     refused: u64,
     predecessor: Option<PredecessorView>,
 }
@@ -47,6 +47,7 @@ impl UpgradeView {
     /// As it is now.
     pub(super) fn of(control: &Control) -> Self {
         let upgrades = &control.upgrades;
+        let [_, refused, failed] = upgrades.counts();
         Self {
             under_way: upgrades.under_way().map(|upgrade| UnderWayView {
                 since: rfc3339(upgrade.since),
@@ -58,7 +59,7 @@ impl UpgradeView {
                 trigger: outcome.trigger.as_str(),
                 problems: outcome.refused,
             }),
-            refused: upgrades.refused(),
+            refused: refused + failed,
             predecessor: upgrades.predecessor().map(|predecessor| PredecessorView {
                 pid: predecessor.pid,
                 version: predecessor.version,
