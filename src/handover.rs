@@ -55,6 +55,9 @@ struct Offer {
     /// Over UDP and TCP each.
     #[serde(default)]
     dns: Vec<SocketAddr>,
+    /// What it gives itself to end, from the moment that the other one serves, in milliseconds.
+    #[serde(default)]
+    drain_ms: Option<u64>,
     /// The line of a session key that was made at start.
     #[serde(default)]
     session_key: Option<String>,

@@ -308,6 +308,8 @@ impl Stop<'_> {
         self.notify.hand_over(successor.pid);
         self.phase.send_replace(Phase::Succeeded);
         self.threads.workers.release();
+        // So that the other one shows at once what is left.
+        successor.report(self.control).await;
         let drain = async {
             let end = tokio::time::Instant::now() + deadline;
             loop {

@@ -24,6 +24,7 @@ pub(super) struct Node {
     #[serde(default)]
     pub(super) connections_open: u64,
     pub(super) config: Option<Config>,
+    pub(super) upgrade: Option<Upgrade>,
     pub(super) state: Option<StateFile>,
 }
 
@@ -45,6 +46,32 @@ pub(super) struct Reloading {
 pub(super) struct Reload {
     pub(super) at: String,
     pub(super) problems: Vec<String>,
+}
+
+/// Upgrades: one under way, the last that came to nothing, and what is left of the process before.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct Upgrade {
+    pub(super) under_way: Option<Upgrading>,
+    pub(super) last_refused: Option<Reload>,
+    pub(super) predecessor: Option<Predecessor>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Upgrading {
+    pub(super) since: String,
+    pub(super) trigger: String,
+    pub(super) stage: String,
+}
+
+/// The process whose place this one took.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct Predecessor {
+    pub(super) pid: u32,
+    pub(super) version: String,
+    pub(super) connections: u64,
+    pub(super) tunnels: u64,
+    pub(super) drains: bool,
+    pub(super) left_seconds: Option<f64>,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -189,6 +216,38 @@ pub(super) struct DnsNode {
     pub(super) ipv6: Option<String>,
     pub(super) good: bool,
     pub(super) reason: String,
+}
+
+impl Upgrading {
+    /// How far it is.
+    pub(super) fn says(&self) -> &str {
+        match self.stage.as_str() {
+            "starting" => "the new process starts",
+            "taking_over" => "the new process is ready and takes over",
+            other => other,
+        }
+    }
+}
+
+impl Upgrade {
+    /// What the process before still does, and for how long; nothing once it has ended.
+    pub(super) fn leftovers(&self) -> Option<String> {
+        let Predecessor { pid, version, connections, tunnels, left_seconds, .. } =
+            self.predecessor.as_ref().filter(|predecessor| predecessor.drains)?;
+        let mut text =
+            format!("process {pid} (version {version}), which served before, drains: {}", many(*connections, "connection"));
+        if *tunnels > 0 {
+            text += &format!(", {} among them", many(*tunnels, "tunnel"));
+        }
+        text += match connections {
+            1 => " is left",
+            _ => " are left",
+        };
+        if let Some(left) = left_seconds {
+            text += &format!(", for {} at most", span(*left));
+        }
+        Some(text)
+    }
 }
 
 impl Zone {

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::admin_client::{AdminArguments, not_ours};
 use super::colours::{self, Mood};
-use super::seen::{Config, Node, Picture, Pool, Reload, Reloading, Target, Zone, span};
+use super::seen::{Config, Node, Picture, Pool, Reload, Reloading, Target, Upgrade, Zone, span};
 use super::{Failure, print};
 
 #[derive(Debug, Args)]
@@ -31,8 +31,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let colours = colours::on_stdout();
     let tables: Vec<String> = picture.pools.iter().map(|pool| table(pool, colours)).collect();
     let node = picture.node.as_ref().map(facts).unwrap_or_default();
-    let config = picture.node.as_ref().and_then(|node| node.config.as_ref());
-    print(&(node + &config.map(notes).unwrap_or_default() + &tables.join("\n")))
+    print(&(node + &picture.node.as_ref().map(notes).unwrap_or_default() + &tables.join("\n")))
 }
 
 /// The node itself, in a line; another if it could not keep what was decided.
@@ -55,10 +54,36 @@ fn facts(node: &Node) -> String {
     text
 }
 
-/// What its operator should know of the configuration; nothing when all is as it should be.
-fn notes(config: &Config) -> String {
+/// What its operator should know; nothing when all is as it should be.
+fn notes(node: &Node) -> String {
+    let of_config = node.config.as_ref().map(of_config).unwrap_or_default();
+    let text = of_config + &node.upgrade.as_ref().map(of_upgrades).unwrap_or_default();
+    if text.is_empty() { text } else { text + "\n" }
+}
+
+/// An upgrade under way, what it leaves, and why there was none.
+fn of_upgrades(upgrade: &Upgrade) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
+    if let Some(under_way) = &upgrade.under_way {
+        let (since, trigger, stage) = (&under_way.since, &under_way.trigger, plain(under_way.says()));
+        let _ = writeln!(text, "an upgrade is under way since {since}, asked for by {trigger}: {stage}");
+    }
+    if let Some(leftovers) = upgrade.leftovers() {
+        let _ = writeln!(text, "{}", plain(&leftovers));
+    }
+    if let Some(Reload { at, problems }) = &upgrade.last_refused {
+        let _ = writeln!(text, "upgrade refused at {at}, the old process goes on");
+        for problem in problems {
+            let _ = writeln!(text, "  {}", plain(problem));
+        }
+    }
+    text
+}
+
+/// The same of the configuration.
+fn of_config(config: &Config) -> String {
+    let mut text = String::new();
     if let Some(Reloading { since, trigger }) = &config.reloading {
         let _ = writeln!(text, "a reload is under way since {since}, asked for by {trigger}");
     }
@@ -75,9 +100,6 @@ fn notes(config: &Config) -> String {
         for line in &config.restart_needed {
             let _ = writeln!(text, "  {line}");
         }
-    }
-    if !text.is_empty() {
-        text.push('\n');
     }
     text
 }
@@ -181,14 +203,37 @@ mod tests {
             let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
             let last_reload =
                 Some(Reload { at: "2026-01-01T00:00:00Z".to_owned(), problems: owned(problems) });
-            notes(&Config { generation: 3, restart_needed: owned(restart), reloading: None, last_reload })
+            of_config(&Config { generation: 3, restart_needed: owned(restart), reloading: None, last_reload })
         };
         assert_eq!(config(&[], &[]), "");
         assert_eq!(
             config(&["a:1: zone: no"], &["workers: stays 1"]),
             "reload refused at 2026-01-01T00:00:00Z, configuration 3 runs on\n  a:1: zone: no\n\
-             waits for a restart\n  workers: stays 1\n\n"
+             waits for a restart\n  workers: stays 1\n"
         );
+    }
+
+    #[test]
+    fn upgrades_are_said_step_by_step() {
+        let said = |json: &str| of_upgrades(&serde_json::from_str(json).unwrap());
+        let none = r#"{"under_way": null, "last_refused": null, "refused": 0, "predecessor": null}"#;
+        assert_eq!(said(none), "");
+        let under_way = r#"{"under_way": {"since": "now", "trigger": "api", "stage": "starting"}}"#;
+        let expected = "an upgrade is under way since now, asked for by api: the new process starts\n";
+        assert_eq!(said(under_way), expected);
+        let drains = |connections: u64, tunnels: u64, drains: bool| {
+            said(&format!(
+                r#"{{"predecessor": {{"pid": 7, "version": "0.1.0", "connections": {connections}, "tunnels": {tunnels},
+                    "drains": {drains}, "left_seconds": 25.4}}}}"#
+            ))
+        };
+        let expected = "process 7 (version 0.1.0), which served before, drains: 3 connections, 1 tunnel among them are \
+                        left, for 25 s at most\n";
+        assert_eq!(drains(3, 1, true), expected);
+        assert!(drains(1, 0, true).contains("1 connection is left"));
+        assert_eq!(drains(0, 0, false), "");
+        let refused = r#"{"last_refused": {"at": "then", "trigger": "api", "problems": ["a", "b"]}}"#;
+        assert_eq!(said(refused), "upgrade refused at then, the old process goes on\n  a\n  b\n");
     }
 
     #[test]

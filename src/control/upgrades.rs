@@ -111,6 +111,8 @@ pub struct Predecessor {
     pub version: String,
     /// When this process took its place.
     pub since: SystemTime,
+    /// When it cuts what it still serves; `None` if it has not said so.
+    pub until: Option<SystemTime>,
     /// Connections that it still serves; 0 once it has ended.
     pub connections: u64,
     /// Of these, tunnels.

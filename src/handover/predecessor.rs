@@ -105,6 +105,7 @@ impl Predecessor {
             pid: self.offer.pid,
             version: self.offer.program.clone(),
             since: SystemTime::now(),
+            until: self.offer.drain_ms.map(|ms| SystemTime::now() + Duration::from_millis(ms).min(DRAIN_MAX)),
             connections: 0,
             tunnels: 0,
             drains: true,

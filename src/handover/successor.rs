@@ -17,7 +17,7 @@ use tokio::task::spawn_blocking;
 
 use super::wire::Wire;
 use super::{Failed, Offer, OfferedListener, Report, ToPredecessor, ToSuccessor, VARIABLE, VERSION};
-use crate::control::inheritance::Tallies;
+use crate::control::inheritance::{Tallies, millis};
 use crate::control::reloads::Trigger;
 use crate::control::upgrades::{self, Refused, Request, Stage};
 use crate::control::{Control, Phase};
@@ -272,7 +272,7 @@ fn offer(control: &Control, workers: &Workers, others: &Others) -> io::Result<(O
     for (_, udp, tcp) in &others.dns {
         sockets.extend([udp.try_clone()?, tcp.try_clone()?]);
     }
-    let ring = control.running().config.session_keys.ring.clone();
+    let running = control.running();
     let offer = Offer {
         version: VERSION,
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -280,7 +280,8 @@ fn offer(control: &Control, workers: &Workers, others: &Others) -> io::Result<(O
         listeners,
         admin: others.admin.as_ref().map(|(address, _)| address.clone()),
         dns: others.dns.iter().map(|(address, ..)| *address).collect(),
-        session_key: ring.generated().map(|line| line.reveal().to_owned()),
+        drain_ms: Some(millis(running.config.shutdown.deadline)),
+        session_key: running.config.session_keys.ring.generated().map(|line| line.reveal().to_owned()),
     };
     Ok((offer, sockets))
 }

@@ -2,11 +2,15 @@
 //!
 //! With `SELVEDGE_SCREENSHOTS=FOLDER` the browser leaves pictures there of what it has seen.
 
+use std::process::Command;
+
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::events::change;
 use crate::support::chromium::Chromium;
-use crate::support::{Client, Dns, Edge, Origin, Setup, eventually};
+use crate::support::edge::script;
+use crate::support::{Client, Dns, Edge, Gate, Origin, Raw, Setup, eventually};
 
 /// A node that answers DNS itself.
 const DNS: &str = "[dns]\naddresses = [\"127.0.0.1:0\"]\ndomain = \"lb.test\"\n\
@@ -189,6 +193,62 @@ async fn nothing_is_wrong_with_the_page_for_who_cannot_see_it_or_uses_a_phone() 
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[tokio::test]
+async fn an_upgrade_is_shown_from_its_start_to_the_end_of_the_old_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "correct-horse-battery-staple\n").unwrap();
+    let gate = Gate::closed();
+    let origin = Origin::holding(&gate, "finished").await;
+    let admin = format!("[admin]\naddress = \"127.0.0.1:0\"\ntoken_file = {token:?}");
+    let patient = "[shutdown]\ndeadline = \"10m\"\n[upgrade]\ndeadline = \"10m\"";
+    let setup = Edge::before(&origin).pool("timeouts.first_byte = \"10m\"").and(&admin).and(patient);
+    let edge = setup.start().await;
+    let upgrade = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
+        command.args(["upgrade", "--admin", &format!("http://{}", edge.admin), "--token-file"]);
+        command.arg(&token).args(more);
+        tokio::task::spawn_blocking(move || command.output().unwrap())
+    };
+    let mut page = Chromium::open(&format!("http://{}/", edge.admin)).await;
+    page.eval("sessionStorage.setItem('selvedge-token', 'correct-horse-battery-staple')").await;
+    page.go(&format!("http://{}/?", edge.admin)).await;
+    page.until("it is live", "document.getElementById('live').textContent === 'live'").await;
+
+    // A program that says nothing, until it is killed.
+    let hangs = script(&folder, "hangs", "exec sleep 600");
+    let refused = upgrade(&["--binary", hangs.to_str().unwrap()]);
+    let says = |text: &str| format!("document.getElementById('notices').innerText.includes('{text}')");
+    page.until("it is under way", &says("An upgrade is under way, asked for by api")).await;
+    seen(&mut page, "upgrading").await;
+    edge.logged(&["a new process is started to take over"]).await;
+    edge.signal_successor(edge.successors()[0], Signal::KILL);
+    assert_eq!(refused.await.unwrap().status.code(), Some(1));
+    page.until("it was refused", &says("the new process ended before it had taken over")).await;
+    seen(&mut page, "upgrade-refused").await;
+
+    let mut held = Raw::connect(&edge).await;
+    held.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+    origin.received(1).await;
+    assert!(upgrade(&[]).await.unwrap().status.success());
+    page.until("the old one drains", &says("which served before, drains: 1 connection is left, for")).await;
+    seen(&mut page, "upgraded").await;
+    gate.open();
+    assert_eq!(held.response().await.text(), "finished");
+    page.until("nothing is left of it", "document.getElementById('notices').innerText === ''").await;
+}
+
+/// Looks at the page in every look: nothing is wrong with it, and nothing is cut.
+async fn seen(page: &mut Chromium, state: &str) {
+    for (look, width, dark) in LOOKS {
+        page.look(width, dark).await;
+        assert_eq!(page.violations().await, [""; 0], "{state} {look}");
+        let wide = page.eval("document.documentElement.scrollWidth - innerWidth").await;
+        assert!(wide.as_i64().unwrap() <= 0, "{state} {look}: {wide} px wider than the window");
+        page.picture(&format!("{state}-{look}")).await;
+    }
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::events::two_zones;
 use crate::support::tmux::Tmux;
-use crate::support::{Edge, PATIENCE, eventually};
+use crate::support::{Edge, Gate, Origin, PATIENCE, Raw, eventually};
 
 /// Runs `selvedge` with these arguments for this node in a terminal.
 fn selvedge(command: &str, edge: &Edge) -> Tmux {
@@ -79,6 +79,29 @@ async fn a_node_that_was_away_is_found_again() {
     top.shows("is the node running").await;
     let admin = format!("[admin]\naddress = \"{}\"", edge.admin);
     let _again = Edge::start(&text.replace("[admin]\naddress = \"127.0.0.1:0\"", &admin)).await;
+    top.shows("● live").await;
+}
+
+#[tokio::test]
+async fn an_upgrade_and_the_process_that_drains_after_it_are_shown() {
+    let gate = Gate::closed();
+    let origin = Origin::holding(&gate, "finished").await;
+    let edge = Edge::before(&origin).top("watch = false").start().await;
+    let text = std::fs::read_to_string(edge.config()).unwrap();
+    let top = selvedge("selvedge top", &edge);
+    top.shows("● live").await;
+    edge.write("nonsense");
+    assert_eq!(edge.upgrade().await.status, 422);
+    top.shows("was refused: ").await;
+    edge.write(&text);
+    let mut held = Raw::connect(&edge).await;
+    held.send("GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+    origin.received(1).await;
+    edge.is_upgraded().await;
+    top.shows("which served before, drains: 1 connection is left, for ").await;
+    gate.open();
+    assert_eq!(held.response().await.text(), "finished");
+    top.lacks("which served before").await;
     top.shows("● live").await;
 }
 

@@ -1,14 +1,13 @@
 //! Upgrades: another process takes the place of the one that runs, with its sockets and all that it knows; or it fails, and
 //! the old one goes on.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::edge::session_keys;
+use crate::support::edge::{script, session_keys};
 use crate::support::websocket::{Socket, echoing};
 use crate::support::{Client, Edge, Gate, Origin, Raw, Reply, Setup, eventually, within};
 
@@ -23,10 +22,15 @@ async fn node(edge: &Edge) -> Value {
 
 /// `selvedge upgrade` with these arguments.
 async fn upgrade(edge: &Edge, arguments: &[&str]) -> Output {
+    command(edge, "upgrade", arguments).await
+}
+
+/// A command for this node.
+async fn command(edge: &Edge, name: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_selvedge"));
-    command.args(["upgrade", "--admin", &format!("http://{}", edge.admin)]).args(arguments);
+    command.args([name, "--admin", &format!("http://{}", edge.admin)]).args(arguments);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap());
-    within("selvedge upgrade to end", output).await.unwrap()
+    within("the command to end", output).await.unwrap()
 }
 
 fn stderr(output: &Output) -> String {
@@ -65,9 +69,13 @@ async fn an_upgrade_keeps_requests_sessions_and_counts_and_nobody_notices() {
     eventually("the old process to be seen draining", async || {
         let shown = node(&edge).await;
         let old = &shown["node"]["upgrade"]["predecessor"];
-        old["drains"] == true && old["connections"].as_u64() > Some(0)
+        let left = old["left_seconds"].as_f64().is_some_and(|left| left > 0.0 && left <= 30.0);
+        old["drains"] == true && old["connections"] == 1 && left
     })
     .await;
+    let said = command(&edge, "status", &[]).await;
+    let drains = ", which served before, drains: 1 connection is left, for ";
+    assert!(String::from_utf8_lossy(&said.stdout).contains(drains), "{said:?}");
     gate.open();
     assert_eq!(held.response().await.text(), "finished");
     assert_eq!(edge.exit().await.code(), Some(0));
@@ -179,17 +187,11 @@ async fn a_new_process_that_fails_leaves_the_old_one_serving_and_says_why() {
     let admin = format!("[admin]\naddress = \"127.0.0.1:0\"\ntoken_file = \"{}\"", token.display());
     let setup = || Edge::before(&origin).top("watch = false").and(&admin).and("[upgrade]\ndeadline = \"2s\"");
     let edge = Edge::start_unready(&setup().text()).await;
-    let program = |name: &str, text: &str| -> PathBuf {
-        let path = folder.path().join(name);
-        std::fs::write(&path, text).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-        path
-    };
     let cases = [
         (folder.path().join("absent"), "cannot be started: No such file or directory"),
-        (program("dies", "#!/bin/sh\nexit 7\n"), "ended before it had taken over: exit status: 7"),
-        (program("hangs", "#!/bin/sh\nexec sleep 600\n"), "was not ready within 2s"),
-        (program("talks", "#!/bin/sh\necho nonsense >&0\nexec sleep 600\n"), "cannot be spoken with"),
+        (script(&folder, "dies", "exit 7"), "ended before it had taken over: exit status: 7"),
+        (script(&folder, "hangs", "exec sleep 600"), "was not ready within 2s"),
+        (script(&folder, "talks", "echo nonsense >&0\nexec sleep 600"), "cannot be spoken with"),
     ];
     for (binary, expected) in cases {
         let binary = binary.to_str().unwrap();
@@ -227,9 +229,7 @@ async fn a_second_upgrade_at_the_same_time_is_refused_and_a_program_is_not_named
     std::fs::write(&token, "0123456789abcdef").unwrap();
     let admin = format!("[admin]\naddress = \"127.0.0.1:0\"\ntoken_file = \"{}\"", token.display());
     let edge = Edge::start_unready(&Edge::before(&origin).and(&admin).text()).await;
-    let hangs = folder.path().join("hangs");
-    std::fs::write(&hangs, "#!/bin/sh\nexec sleep 600\n").unwrap();
-    std::fs::set_permissions(&hangs, PermissionsExt::from_mode(0o755)).unwrap();
+    let hangs = script(&folder, "hangs", "exec sleep 600");
     let token = ["--token-file", token.to_str().unwrap()];
     let first = [&token[..], &["--binary", hangs.to_str().unwrap()]].concat();
     let second = async {

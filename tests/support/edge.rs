@@ -515,6 +515,16 @@ impl Drop for Edge {
     }
 }
 
+/// A program in the form of a shell script. Written by another process, as one that this process writes could not be started
+/// while a fork of it holds it open.
+pub fn script(folder: &TempDir, name: &str, text: &str) -> PathBuf {
+    let path = folder.path().join(name);
+    let write = "printf '#!/bin/sh\n%s\n' \"$2\" > \"$1\" && chmod 755 \"$1\"";
+    let written = Command::new("sh").args(["-c", write, "sh"]).arg(&path).arg(text).status().unwrap();
+    assert!(written.success());
+    path
+}
+
 /// A file for session keys with one fresh key, as `selvedge keys new` prints it.
 pub fn session_keys(folder: &TempDir) -> PathBuf {
     let output = Command::new(env!("CARGO_BIN_EXE_selvedge")).args(["keys", "new"]).output().unwrap();

@@ -68,6 +68,11 @@ impl Tmux {
         }
     }
 
+    /// Waits until this is no longer on the screen.
+    pub async fn lacks(&self, text: &str) {
+        eventually(&format!("{text:?} to go"), async || !self.screen().contains(text)).await;
+    }
+
     /// Takes the terminal away from what runs in it.
     pub fn vanish(&self) {
         self.tmux(&["kill-server"]);

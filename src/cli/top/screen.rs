@@ -10,7 +10,7 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Cell, Clear, Paragraph, Row as TableRow, Table, Wrap};
 
 use super::super::colours::Mood;
-use super::super::seen::{Decision, Node, Reload, Reloading, span};
+use super::super::seen::{Decision, Node, Reload, Reloading, Upgrade, span};
 use super::super::status::plain;
 use super::ask::{Outlook, Question};
 use super::model::{Model, Reach};
@@ -124,21 +124,40 @@ fn notices(model: &Model) -> Vec<String> {
         if let Some(Reloading { since, trigger }) = &config.reloading {
             lines.push(format!("A reload is under way since {}, asked for by {trigger}", clock(since)));
         }
-        if let Some(Reload { at, problems }) =
-            config.last_reload.as_ref().filter(|last| !last.problems.is_empty())
-        {
-            let first = plain(&problems[0]);
-            let more = match problems.len() {
-                1 => String::new(),
-                n => format!(" (and {} more: see selvedge status)", n - 1),
-            };
-            lines.push(format!("The reload of {} was refused: {first}{more}", clock(at)));
+        if let Some(refused) = config.last_reload.as_ref().filter(|last| !last.problems.is_empty()) {
+            lines.push(format!("The reload of {}", was_refused(refused)));
         }
         if !config.restart_needed.is_empty() {
             lines.push(format!("A restart is needed: {}", plain(&config.restart_needed.join("; "))));
         }
     }
+    lines.extend(node.upgrade.iter().flat_map(of_upgrades));
     lines
+}
+
+/// An upgrade under way, what it leaves, and why there was none.
+fn of_upgrades(upgrade: &Upgrade) -> Vec<String> {
+    let mut lines = Vec::new();
+    if let Some(under_way) = &upgrade.under_way {
+        let (since, trigger) = (clock(&under_way.since), &under_way.trigger);
+        let stage = plain(under_way.says());
+        lines.push(format!("An upgrade is under way since {since}, asked for by {trigger}: {stage}"));
+    }
+    lines.extend(upgrade.leftovers().map(|text| plain(&text).replacen('p', "P", 1)));
+    if let Some(refused) = &upgrade.last_refused {
+        lines.push(format!("The upgrade of {}", was_refused(refused)));
+    }
+    lines
+}
+
+/// When and why, in a line.
+fn was_refused(Reload { at, problems }: &Reload) -> String {
+    let first = problems.first().map(|problem| plain(problem)).unwrap_or_default();
+    let more = match problems.len() {
+        0 | 1 => String::new(),
+        n => format!(" (and {} more: see selvedge status)", n - 1),
+    };
+    format!("{} was refused: {first}{more}", clock(at))
 }
 
 fn table(frame: &mut Frame<'_>, model: &mut Model, area: Rect) {

@@ -48,7 +48,28 @@ function nodeFacts(node, now) {
   ].filter((part) => part !== null);
 }
 
-function notices({ config, state }, now) {
+/* An upgrade under way, what it leaves, and why there was none. */
+function upgradeNotices({ under_way: underWay, predecessor: before, last_refused: refused }, now) {
+  const list = [], mild = { class: "notice mild" };
+  if (underWay !== null) {
+    list.push(make("p", mild, `An upgrade is under way, asked for by ${underWay.trigger} ${ago(now - Date.parse(underWay.since))}: ` +
+      `the new process ${underWay.stage === "starting" ? "starts" : "is ready and takes over"}.`));
+  }
+  if (before !== null && before.drains) {
+    const left = before.left_seconds, all = left === null ? 0 : (Date.parse(before.until) - Date.parse(before.since)) / 1000;
+    list.push(make("div", mild, `Process ${before.pid} (version ${before.version}), which served before, drains: ` +
+      many(before.connections, "connection") + (before.tunnels > 0 ? `, ${many(before.tunnels, "tunnel")} among them` : "") +
+      (before.connections === 1 ? " is left" : " are left") + (left === null ? "." : `, for ${span(left)} at most.`),
+      all > 0 ? bar(left / all, "leaving") : null));
+  }
+  if (refused !== null) {
+    list.push(make("div", { class: "notice" }, `The upgrade ${ago(now - Date.parse(refused.at))} was refused; the old process goes on.`,
+      make("ul", {}, ...refused.problems.map((problem) => make("li", {}, problem)))));
+  }
+  return list;
+}
+
+function notices({ config, state, upgrade }, now) {
   const list = [], last = config.last_reload, mild = { class: "notice mild" };
   if (config.reloading !== null) {
     list.push(make("p", mild, `A reload is under way, asked for by ${config.reloading.trigger} ` +
@@ -62,6 +83,7 @@ function notices({ config, state }, now) {
   if (config.restart_needed.length > 0) {
     list.push(make("p", mild, "A restart is needed: " + config.restart_needed.join("; ") + "."));
   }
+  list.push(...upgradeNotices(upgrade, now));
   if (state.problem !== null) {
     list.push(make("p", { class: "notice" }, `What is changed here may be lost at a restart: ${state.problem}.`));
   }

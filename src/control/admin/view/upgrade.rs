@@ -1,8 +1,12 @@
 //! What the API shows of upgrades: the one under way, the last that was refused, and what is left of the process before.
 
+use std::time::SystemTime;
+
 use serde::Serialize;
 
+use super::rounded;
 use crate::control::Control;
+use crate::control::upgrades::Predecessor;
 use crate::telemetry::time::rfc3339;
 
 /// Part of the node's facts.
@@ -36,6 +40,9 @@ struct PredecessorView {
     version: String,
     /// When its place was taken.
     since: String,
+    /// When it cuts what it still serves; `null` if it has not said so, and once it has ended.
+    until: Option<String>,
+    left_seconds: Option<f64>,
     /// What it still serves; both are 0 once it has ended.
     connections: u64,
     tunnels: u64,
@@ -60,14 +67,25 @@ impl UpgradeView {
                 problems: outcome.refused,
             }),
             refused: refused + failed,
-            predecessor: upgrades.predecessor().map(|predecessor| PredecessorView {
-                pid: predecessor.pid,
-                version: predecessor.version,
-                since: rfc3339(predecessor.since),
-                connections: predecessor.connections,
-                tunnels: predecessor.tunnels,
-                drains: predecessor.drains,
-            }),
+            predecessor: upgrades.predecessor().map(PredecessorView::of),
+        }
+    }
+}
+
+impl PredecessorView {
+    fn of(predecessor: Predecessor) -> Self {
+        let Predecessor { pid, version, since, until, connections, tunnels, drains } = predecessor;
+        let until = until.filter(|_| drains);
+        let left = until.map(|until| until.duration_since(SystemTime::now()).unwrap_or_default());
+        Self {
+            pid,
+            version,
+            since: rfc3339(since),
+            until: until.map(rfc3339),
+            left_seconds: left.map(|left| rounded(left.as_secs_f64())),
+            connections,
+            tunnels,
+            drains,
         }
     }
 }
