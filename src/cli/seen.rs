@@ -4,12 +4,13 @@
 
 use serde::Deserialize;
 
+use super::colours::Mood;
+
 /// `GET /v1/pools`, and one event of `GET /v1/events`.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Picture {
     pub(super) node: Option<Node>,
     pub(super) pools: Vec<Pool>,
-    /// Of an event only.
     pub(super) dns: Option<Dns>,
 }
 
@@ -198,6 +199,9 @@ pub(super) struct Decision {
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Dns {
     pub(super) domain: String,
+    /// No node is good, so all of them are answered.
+    #[serde(default)]
+    pub(super) all_bad: bool,
     pub(super) names: Vec<DnsName>,
     pub(super) nodes: Vec<DnsNode>,
 }
@@ -218,6 +222,26 @@ pub(super) struct DnsNode {
     pub(super) reason: String,
 }
 
+impl DnsName {
+    /// What it is answered with.
+    pub(super) fn says(&self) -> String {
+        if self.answers.is_empty() { "no address".to_owned() } else { self.answers.join(", ") }
+    }
+}
+
+impl DnsNode {
+    /// Its zone and its addresses.
+    pub(super) fn place(&self) -> String {
+        let addresses: Vec<&str> = self.ipv4.iter().chain(&self.ipv6).map(String::as_str).collect();
+        format!("{} {}", self.zone, addresses.join(" "))
+    }
+
+    /// Whether clients are sent there, in words.
+    pub(super) fn state(&self) -> (&'static str, Mood) {
+        if self.good { ("answered", Mood::Good) } else { ("left out", Mood::Bad) }
+    }
+}
+
 impl Upgrading {
     /// How far it is.
     pub(super) fn says(&self) -> &str {
@@ -234,8 +258,10 @@ impl Upgrade {
     pub(super) fn leftovers(&self) -> Option<String> {
         let Predecessor { pid, version, connections, tunnels, left_seconds, .. } =
             self.predecessor.as_ref().filter(|predecessor| predecessor.drains)?;
-        let mut text =
-            format!("process {pid} (version {version}), which served before, drains: {}", many(*connections, "connection"));
+        let mut text = format!(
+            "process {pid} (version {version}), which served before, drains: {}",
+            many(*connections, "connection")
+        );
         if *tunnels > 0 {
             text += &format!(", {} among them", many(*tunnels, "tunnel"));
         }

@@ -1,4 +1,4 @@
-//! `selvedge status`: pools, zones and targets of a running node, as a table.
+//! `selvedge status`: pools, zones and targets of a running node, and what it answers over DNS, as tables.
 //!
 //! It shows what the node says and computes nothing of its own but sums.
 
@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::admin_client::{AdminArguments, not_ours};
 use super::colours::{self, Mood};
-use super::seen::{Config, Node, Picture, Pool, Reload, Reloading, Target, Upgrade, Zone, span};
+use super::seen::{Config, Dns, Node, Picture, Pool, Reload, Reloading, Target, Upgrade, Zone, many, span};
 use super::{Failure, print};
 
 #[derive(Debug, Args)]
@@ -29,7 +29,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         return print(&format!("{}\n", String::from_utf8_lossy(&body).trim_end()));
     }
     let colours = colours::on_stdout();
-    let tables: Vec<String> = picture.pools.iter().map(|pool| table(pool, colours)).collect();
+    let tables = picture.pools.iter().map(|pool| table(pool, colours));
+    let tables: Vec<String> = tables.chain(picture.dns.iter().map(|dns| answers(dns, colours))).collect();
     let node = picture.node.as_ref().map(facts).unwrap_or_default();
     print(&(node + &picture.node.as_ref().map(notes).unwrap_or_default() + &tables.join("\n")))
 }
@@ -160,6 +161,32 @@ fn table(pool: &Pool, colours: bool) -> String {
     text
 }
 
+/// What is answered over DNS: a line for each name and for each node.
+fn answers(dns: &Dns, colours: bool) -> String {
+    let mut rows = Vec::new();
+    let mut moods = Vec::new();
+    for name in &dns.names {
+        rows.push([name.name.clone(), name.policy.clone(), name.says()]);
+        moods.push(None);
+    }
+    for node in &dns.nodes {
+        let (state, mood) = node.state();
+        rows.push([format!("  {}", node.place()), state.to_owned(), node.reason.clone()]);
+        moods.push(Some(mood));
+    }
+    let good = dns.nodes.iter().filter(|node| node.good).count();
+    let all_bad = if dns.all_bad { "; as none is good, all are answered" } else { "" };
+    let text = format!(
+        "DNS {}: {good} of {} are good{all_bad}\n",
+        plain(&dns.domain),
+        many(dns.nodes.len() as u64, "node")
+    );
+    text + &laid_out(&rows, |row, column, cell| match moods[row] {
+        Some(mood) if colours && column == 1 => mood.paint(cell),
+        _ => cell.to_owned(),
+    })
+}
+
 /// Rows with their columns under each other; numbers to the right.
 pub(super) fn aligned<const N: usize>(rows: &[[String; N]]) -> String {
     laid_out(rows, |_, _, cell| cell.to_owned())
@@ -211,6 +238,25 @@ mod tests {
             "reload refused at 2026-01-01T00:00:00Z, configuration 3 runs on\n  a:1: zone: no\n\
              waits for a restart\n  workers: stays 1\n"
         );
+    }
+
+    #[test]
+    fn what_is_answered_over_dns_is_shown_with_who_is_left_out() {
+        let json = r#"{"domain": "lb.test", "all_bad": false, "addresses": ["127.0.0.1:53"],
+            "names": [{"name": "www.lb.test", "policy": "multivalue", "ttl_seconds": 10, "answers": ["192.0.2.1"]},
+                      {"name": "lb.test", "policy": "weighted", "ttl_seconds": 10, "answers": []}],
+            "nodes": [{"zone": "az-a", "ipv4": "192.0.2.1", "ipv6": "2001:db8::1", "good": true, "reason": "checks pass"},
+                      {"zone": "az-b", "ipv4": "192.0.2.2", "ipv6": null, "good": false, "reason": "refused"}]}"#;
+        let expected = "\
+DNS lb.test: 1 of 2 nodes are good
+  www.lb.test                   multivalue  192.0.2.1
+  lb.test                       weighted    no address
+    az-a 192.0.2.1 2001:db8::1  answered    checks pass
+    az-b 192.0.2.2              left out    refused
+";
+        let dns = serde_json::from_str(json).unwrap();
+        assert_eq!(answers(&dns, false), expected);
+        assert!(answers(&dns, true).contains("\x1b[31m"));
     }
 
     #[test]

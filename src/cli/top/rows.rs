@@ -132,14 +132,11 @@ fn dns_rows(dns: &Dns) -> Vec<Row> {
     let mut rows =
         vec![note_row(&format!("DNS {}", dns.domain), "", None, &many(dns.nodes.len() as u64, "node"))];
     rows.extend(dns.names.iter().map(|name| {
-        let answers = if name.answers.is_empty() { "no address".to_owned() } else { name.answers.join(", ") };
-        note_row(&format!("  {}", name.name), &name.policy, None, &format!("answered with {answers}"))
+        note_row(&format!("  {}", name.name), &name.policy, None, &format!("answered with {}", name.says()))
     }));
     rows.extend(dns.nodes.iter().map(|node| {
-        let addresses: Vec<&str> = node.ipv4.iter().chain(&node.ipv6).map(String::as_str).collect();
-        let (state, mood) = if node.good { ("answered", Mood::Good) } else { ("left out", Mood::Bad) };
-        let name = format!("    {} {}", node.zone, addresses.join(" "));
-        note_row(&name, state, Some(mood), &node.reason)
+        let (state, mood) = node.state();
+        note_row(&format!("    {}", node.place()), state, Some(mood), &node.reason)
     }));
     rows
 }

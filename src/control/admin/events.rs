@@ -1,4 +1,4 @@
-//! `GET /v1/events`: what `/v1/pools` and `/v1/dns` show, once a second, as server-sent events.
+//! `GET /v1/events`: what `/v1/pools` shows, once a second, as server-sent events.
 //!
 //! Each event is a whole picture, rendered once for all streams, so a reader that misses some has lost nothing. A reader that
 //! takes none for a while is cut, connection and all: it is the feed that notices, as nobody asks a body for more
@@ -16,11 +16,9 @@ use http::{HeaderValue, Method, StatusCode, header};
 use http_body::{Body, Frame};
 use http_body_util::{Either, Full};
 use hyper::Response;
-use serde::Serialize;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::MissedTickBehavior;
 
-use super::dns_view::DnsView;
 use super::reply::{ApiError, Reply};
 use super::view::NodeView;
 use crate::control::Control;
@@ -41,15 +39,6 @@ const LIFE: Duration = Duration::from_secs(600);
 const RETRY_MS: u32 = 1000;
 
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("text/event-stream");
-
-/// What an event holds.
-#[derive(Serialize)]
-struct Picture {
-    #[serde(flatten)]
-    node: NodeView,
-    /// `null` when this node answers no DNS.
-    dns: Option<DnsView>,
-}
 
 /// All streams of a node.
 pub(super) struct Feed {
@@ -139,10 +128,7 @@ impl Feed {
         {
             return picture.clone();
         }
-        let picture = render(&Picture {
-            node: NodeView::of(control),
-            dns: control.dns.as_ref().map(|nodes| DnsView::of(nodes)),
-        });
+        let picture = render(&NodeView::of(control));
         *latest = Some((now, picture.clone()));
         picture
     }
@@ -177,7 +163,7 @@ impl Body for Pictures {
 }
 
 /// An event: JSON holds no line break, so it is one line.
-fn render(picture: &Picture) -> Bytes {
+fn render(picture: &NodeView) -> Bytes {
     let mut event = BytesMut::new();
     event.extend_from_slice(format!("retry: {RETRY_MS}\nevent: picture\ndata: ").as_bytes());
     let mut writer = event.writer();

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Serialize, Serializer};
 
+use super::dns_view::DnsView;
 use crate::config::{self, Balance, StickinessMode, ZoneName};
 use crate::control::health::Probed;
 use crate::control::membership::{PoolControl, admin_word, health_word};
@@ -25,11 +26,13 @@ mod upgrade;
 use discovery::{DiscoveryView, StateView};
 use upgrade::UpgradeView;
 
-/// `GET /v1/pools`.
+/// `GET /v1/pools`, and one event of `GET /v1/events`.
 #[derive(Serialize)]
 pub(super) struct NodeView {
     node: NodeFacts,
     pools: Vec<PoolView>,
+    /// `null` when this node answers no DNS.
+    dns: Option<DnsView>,
 }
 
 #[derive(Serialize)]
@@ -257,6 +260,7 @@ impl NodeView {
                 state: StateView::of(&control.state),
             },
             pools: running.pools.iter().map(|pool| PoolView::of(pool)).collect(),
+            dns: control.dns.as_ref().map(|nodes| DnsView::of(nodes)),
         }
     }
 }
