@@ -30,6 +30,9 @@ pub struct Query {
     /// The client's address. Default 127.0.0.1.
     #[serde(default)]
     pub source: Option<IpAddr>,
+    /// The listener that it comes to. Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<String>,
 }
 
 fn root() -> String {
@@ -53,9 +56,11 @@ pub struct Wrong {
 /// The decision about one request, step by step.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Trace {
+    /// What the listener does by itself, before any route is asked.
+    pub listener: Option<String>,
     /// The route that matches, by its host and path; `None` if none does.
     pub route: Option<String>,
-    /// What the route does.
+    /// What the route does; empty if none was asked.
     pub action: String,
     /// Name of the pool.
     pub pool: Option<String>,
@@ -145,9 +150,11 @@ impl Trace {
     /// The steps as sentences, in their order.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        lines.push(match &self.route {
-            Some(route) => format!("route: {route}, {}", self.action),
-            None => format!("route: {}", self.action),
+        lines.extend(self.listener.iter().map(|listener| format!("listener: {listener}")));
+        lines.extend(match &self.route {
+            Some(route) => Some(format!("route: {route}, {}", self.action)),
+            None if self.action.is_empty() => None,
+            None => Some(format!("route: {}", self.action)),
         });
         lines.extend(self.session.iter().map(|session| format!("session: {}", session.words)));
         lines.extend(self.session.iter().filter_map(|session| session.cookie.as_ref()).map(CookieStep::line));

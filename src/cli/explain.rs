@@ -36,6 +36,10 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "IP")]
     source: Option<IpAddr>,
 
+    /// The listener that it comes to, by its name [default: any]
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
+
     /// Print the JSON of the admin API instead of sentences
     #[arg(long)]
     json: bool,
@@ -51,7 +55,7 @@ struct Explained {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let Arguments { host, path, method, headers, cookie, source, .. } = arguments;
+    let Arguments { host, path, method, headers, cookie, source, listener, .. } = arguments;
     let query = Query {
         host: host.clone(),
         path: path.clone(),
@@ -59,6 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         headers: headers.clone(),
         cookie: cookie.clone(),
         source: *source,
+        listener: listener.clone(),
     };
     let body = serde_json::to_value(&query).map_err(|error| Failure::Other(error.to_string()))?;
     let answer = arguments.admin.client()?.send(&Method::POST, "/v1/explain", &body)?;

@@ -161,6 +161,7 @@ async fn forward(
     if let Some(port) = peer.listener.redirect_to_https
         && !peer.origin.is_secure(&head.headers)
     {
+        record.tell(|trace| trace.listener = Some(explain::at_redirect(port, head)));
         return to_https(port, head);
     }
     let plan = &*worker.plan();
@@ -354,13 +355,18 @@ fn options() -> Answer {
 
 /// The same address with TLS.
 fn to_https(port: u16, head: &Head) -> Result<Answer, ProxyError> {
-    let host = head.host().ok_or(ProxyError::Refused(Refusal::Host))?.as_bytes();
-    let mut location = [b"https://", without_port(host)].concat();
+    let location = https_location(port, head).ok_or(ProxyError::Refused(Refusal::Host))?;
+    moved(StatusCode::PERMANENT_REDIRECT, &location)
+}
+
+/// Where a listener that redirects to this port sends a request; `None` without a host.
+pub(crate) fn https_location(port: u16, head: &Head) -> Option<Vec<u8>> {
+    let mut location = [b"https://", without_port(head.host()?.as_bytes())].concat();
     if port != 443 {
         location.extend_from_slice(format!(":{port}").as_bytes());
     }
     location.extend_from_slice(head.path.as_str().as_bytes());
-    moved(StatusCode::PERMANENT_REDIRECT, &location)
+    Some(location)
 }
 
 fn without_port(host: &[u8]) -> &[u8] {

@@ -2,8 +2,7 @@
 //!
 //! [`explain`] takes the same steps as [`exchange`](super::exchange), by the same functions on the same snapshots: the route
 //! table, the session's verdict, the pick; only that the pick counts nothing. Where a real request has a choice, so has this
-//! one: then it names the candidates and picks one of them. It begins at the routes: what a listener does before (a redirect to
-//! HTTPS) is not known here. Nothing of this runs for requests that nobody asks about.
+//! one: then it names the candidates and picks one of them. Nothing of this runs for requests that nobody asks about.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -14,13 +13,15 @@ use http::uri::PathAndQuery;
 use http::{Method, StatusCode};
 
 use super::balance::{self, Choice, Pick, Place};
+use super::exchange::https_location;
+use super::headers::Origin;
 use super::http1::target::is_host;
 use super::request::Head;
 use super::route::RouteTable;
 use super::session::{self, Bond};
 use super::stickiness::{Scene, Session};
 use super::worker::Random;
-use crate::config::{Action, Config, Route, StickinessMode};
+use crate::config::{Action, Config, Listener, Route, StickinessMode};
 use crate::decision::{CookieStep, Query, SessionStep, Trace, Wrong};
 use crate::pool::{Pool, Snapshot, Verdict};
 use crate::telemetry::time::rfc3339;
@@ -29,15 +30,59 @@ use crate::telemetry::time::rfc3339;
 pub fn explain(query: &Query, config: &Config, pools: &[Arc<Pool>]) -> Result<Trace, Wrong> {
     let head = head(query, config)?;
     let source = query.source.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)).to_canonical();
+    let listeners = listeners(query, config)?;
+    let trace = at_listeners(&listeners, &head, source);
+    if trace.end.is_some() {
+        return Ok(trace);
+    }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let live = Live { config, snapshots: pools.iter().map(|pool| pool.snapshot()).collect(), now };
-    Ok(live.decide(
+    let decided = live.decide(
         &head,
         source,
         &Random::from_system(),
         |index| pools[index].live(),
         |index| pools[index].queue.line.waiting() as u32,
-    ))
+    );
+    Ok(Trace { listener: trace.listener, ..decided })
+}
+
+/// Those that the request may come to.
+fn listeners<'c>(query: &Query, config: &'c Config) -> Result<Vec<&'c Listener>, Wrong> {
+    let Some(wanted) = &query.listener else { return Ok(config.listeners.iter().collect()) };
+    let found = config.listeners.iter().find(|listener| *listener.name == **wanted);
+    found.map(|listener| vec![listener]).ok_or_else(|| {
+        let names: Vec<_> = config.listeners.iter().map(|listener| &*listener.name).collect();
+        Wrong { field: "listener", what: format!("there is no {wanted:?}; there is {}", names.join(", ")) }
+    })
+}
+
+/// Notes what they do by themselves, and the end if that is all.
+fn at_listeners(listeners: &[&Listener], head: &Head, source: IpAddr) -> Trace {
+    let redirects =
+        |listener: &&&Listener| !Origin::new(listener, (source, 0).into(), None).is_secure(&head.headers);
+    let redirecting: Vec<_> = listeners
+        .iter()
+        .filter(redirects)
+        .filter_map(|listener| Some((&*listener.name, listener.redirect_to_https?)))
+        .collect();
+    let mut trace = Trace::default();
+    let Some((_, port)) = redirecting.first() else { return trace };
+    let told = at_redirect(*port, head);
+    if redirecting.len() == listeners.len() {
+        trace.listener = Some(told);
+        trace.end = Some(end(StatusCode::PERMANENT_REDIRECT, None));
+    } else {
+        let names: Vec<_> = redirecting.iter().map(|(name, _)| *name).collect();
+        trace.listener = Some(format!("{told}, if it comes to {}; what follows if not", names.join(", ")));
+    }
+    trace
+}
+
+/// What a listener does that redirects to HTTPS.
+pub(crate) fn at_redirect(port: u16, head: &Head) -> String {
+    let location = https_location(port, head).unwrap_or_default();
+    format!("redirects to {} (redirect_to_https)", String::from_utf8_lossy(&location))
 }
 
 /// What is decided on: everything that changes, at one moment.

@@ -158,6 +158,7 @@ impl<'a> State<'a> {
             headers: Vec::new(),
             cookie: cookie(dice, &config.session_keys.ring, &config.pools[of].name, &targets[of], now),
             source: None,
+            listener: None,
         };
         Self { config, shared, pools, query }
     }

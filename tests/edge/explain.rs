@@ -302,3 +302,40 @@ async fn explain_agrees_with_where_the_next_request_goes() {
     }
     assert!(certain > 100, "{certain} of 300 requests had no choice, {unserved} had nobody");
 }
+
+#[tokio::test]
+async fn a_listener_that_redirects_to_https_is_told_of_before_any_route() {
+    let origin = Origin::named("one").await;
+    let redirects = "redirect_to_https = 8443\ntrusted = [\"127.0.0.9\"]\ntrace_sources = [\"127.0.0.1/32\"]";
+    let setup = || Edge::before(&origin).listener(redirects);
+    let edge = setup().start().await;
+    let explain = async |edge: &Edge, more: &[&str]| {
+        let arguments = [&["explain", "--host", "shop.test:8080", "--path", "/cart?x=1"], more].concat();
+        selvedge(edge, &arguments).await
+    };
+    let told = "listener: redirects to https://shop.test:8443/cart?x=1 (redirect_to_https)";
+    assert_eq!(explain(&edge, &[]).await, format!("{told}\nend: answered 308\n"));
+    let mut client = Client::of(&edge);
+    client.host = "shop.test:8080".to_owned();
+    let answer = client.get_with("/cart?x=1", &[ASK]).await;
+    assert_eq!(answer.status, 308);
+    assert_eq!(answer.fields.get("location"), Some("https://shop.test:8443/cart?x=1"));
+    assert_eq!(steps(&answer), [told]);
+    // A proxy in front that is believed has spoken HTTPS already.
+    let secure = ["--header", "X-Forwarded-Proto: https", "--source"];
+    assert!(explain(&edge, &[&secure[..], &["127.0.0.9"]].concat()).await.contains("pick: -/"));
+    assert!(explain(&edge, &[&secure[..], &["127.0.0.8"]].concat()).await.contains("answered 308"));
+
+    // Where another listener serves, that is told too; and each can be asked about.
+    let other = setup().and("[[listener]]\nname = \"other\"\naddress = \"127.0.0.1:0\"").start().await;
+    let both = explain(&other, &[]).await;
+    assert!(both.contains(&format!("{told}, if it comes to web; what follows if not\n")), "{both}");
+    assert!(both.contains("pick: -/"), "{both}");
+    assert_eq!(explain(&other, &["--listener", "web"]).await, format!("{told}\nend: answered 308\n"));
+    let served = explain(&other, &["--listener", "other"]).await;
+    assert!(served.starts_with("route: ") && served.contains("pick: -/"), "{served}");
+    let unknown =
+        admin(&other, "POST", "/v1/explain", &json!({ "host": "shop.test", "listener": "x" })).await;
+    assert_eq!(unknown.status, 400);
+    assert!(unknown.text().contains("there is no \\\"x\\\"; there is web, other"), "{}", unknown.text());
+}
