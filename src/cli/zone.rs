@@ -47,6 +47,10 @@ pub(super) struct Restore {
     /// The zone, such as az-a
     zone: String,
 
+    /// Only show where the load would go
+    #[arg(long)]
+    dry_run: bool,
+
     #[command(flatten)]
     admin: AdminArguments,
 }
@@ -57,6 +61,12 @@ struct Shifted {
     zone: String,
     done: bool,
     until: String,
+    figures: ZoneOutlook,
+}
+
+/// The same of the answer to the dry run of a restore.
+#[derive(Debug, Deserialize)]
+struct Planned {
     figures: ZoneOutlook,
 }
 
@@ -71,8 +81,14 @@ pub(super) fn run(command: &Command) -> Result<(), Failure> {
             print(&shown(&serde_json::from_slice(&answer).map_err(not_ours)?))
         }
         Command::Restore(restore) => {
-            let path = format!("/v1/zones/{}/shift", segment(&restore.zone));
+            let query = if restore.dry_run { "?dry_run=true" } else { "" };
+            let path = format!("/v1/zones/{}/shift{query}", segment(&restore.zone));
             let answer = restore.admin.client()?.send(&Method::DELETE, &path, &json!({}))?;
+            if restore.dry_run {
+                let planned: Planned = serde_json::from_slice(&answer).map_err(not_ours)?;
+                let line = format!("zone {} can be restored; nothing was done\n", restore.zone);
+                return print(&(line + &planned.figures.words()));
+            }
             let restored: serde_json::Value = serde_json::from_slice(&answer).unwrap_or_default();
             match restored["restored"] == true {
                 true => print(&format!("zone {} is restored\n", restore.zone)),

@@ -266,6 +266,39 @@ async fn a_draining_target_keeps_its_sessions_until_the_deadline() {
 }
 
 #[tokio::test]
+async fn a_dry_run_says_what_a_command_would_do_and_does_nothing() {
+    let origins = shop().await;
+    let edge = setup(&origins).start().await;
+    let _homes = sessions(&edge, 6).await;
+    let name = format!("az-a/{}", origins[0].1);
+    let states = async || {
+        let view = pool(&edge).await;
+        let targets = view["targets"].as_array().unwrap().iter();
+        let targets: Vec<_> = targets.map(|target| target["admin"].clone()).collect();
+        (targets, view["zones"][0]["state"].clone())
+    };
+    let before = states().await;
+    let told = async |arguments: &[&str]| done(&edge, &[arguments, &["--dry-run"]].concat()).await;
+    for (command, can, becomes) in [
+        (["target", "drain", "shop", &name], "drained", "5 of 6 targets take new sessions then, 6 do now"),
+        (["target", "down", "shop", &name], "taken down", "move at once"),
+        (["target", "up", "shop", &name], "brought up", "6 of 6 targets take new sessions then, 6 do now"),
+    ] {
+        let text = told(&command).await;
+        let first = format!("{name} of pool shop can be {can}; nothing was done\n");
+        assert!(text.starts_with(&first) && text.contains(becomes), "{text}");
+    }
+    let text = told(&["target", "drain", "shop", &name, "--deadline", "9m"]).await;
+    assert!(text.contains("may stay for 9 min"), "{text}");
+    assert_eq!(states().await, before);
+    done(&edge, &["zone", "shift", "az-a", "--for", "5m"]).await;
+    let before = states().await;
+    let text = told(&["zone", "restore", "az-a"]).await;
+    assert!(text.starts_with("zone az-a can be restored; nothing was done\npool shop: "), "{text}");
+    assert_eq!(states().await, before);
+}
+
+#[tokio::test]
 async fn a_draining_target_that_nobody_uses_is_soon_safe_to_remove() {
     let origins = shop().await;
     let edge = setup(&origins).pool("drain.quiet = \"1s\"").start().await;
