@@ -109,8 +109,9 @@ async fn serve(config: &Arc<Config>, predecessor: &mut Option<Predecessor>) -> R
     let mut control = Control::new(node, config.clone(), places, inheritance.as_ref());
     let mut answering = None;
     if let Some(dns) = dns {
-        let (thread, answers) = dns.start(watching)?;
-        (control, answering) = (control.answering(answers), Some(thread));
+        let (prepared, answers) = dns.prepare();
+        control = control.answering(answers, inheritance.as_ref());
+        answering = Some(prepared.start(watching)?);
     }
     let control = Rc::new(control);
     let taking = workers.open(config, &control.shared_pools(), listeners)?;

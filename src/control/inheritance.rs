@@ -16,9 +16,10 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 
+use super::dns_answers::LeftNode;
 use super::gray_zone::Gray;
 use super::health::verdict::Checks;
-use super::membership::PoolControl;
+use super::membership::{PoolControl, health_of};
 use super::outlier::{Left, Record};
 use super::review::Decision;
 use super::shift::Shift;
@@ -29,7 +30,7 @@ use super::tended::Tended;
 use super::{Control, drain};
 use crate::config::ZoneName;
 use crate::pool::inherit::{Counts, since};
-use crate::pool::{AdminState, HealthState, TargetId};
+use crate::pool::{AdminState, TargetId};
 
 /// See the module's documentation.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -40,6 +41,8 @@ pub struct Inheritance {
     /// Zones that they have taken out; also when no file keeps it.
     shifts: BTreeMap<String, KeptShift>,
     pools: BTreeMap<String, LeftPool>,
+    /// Of the balancer, as they are answered over DNS.
+    nodes: Vec<LeftNode>,
     /// By result.
     upgrades: [u64; 3],
     /// All that was counted.
@@ -144,6 +147,7 @@ impl Control {
                 .iter()
                 .map(|pool| (pool.pool().name.to_string(), pool.leave()))
                 .collect(),
+            nodes: self.dns.as_ref().map(|nodes| nodes.leave()).unwrap_or_default(),
             upgrades: self.upgrades.counts(),
             tallies: self.tallies(),
         }
@@ -203,6 +207,11 @@ impl Inheritance {
     /// What operators decided.
     pub fn kept(&self) -> &Kept {
         &self.kept
+    }
+
+    /// What was known of the balancer's nodes.
+    pub fn nodes(&self) -> &[LeftNode] {
+        &self.nodes
     }
 }
 
@@ -359,12 +368,7 @@ impl LeftTarget {
             _ => AdminState::Up,
         };
         target.drain = drain::Drain::inherit(&self.drain, now);
-        let health = match self.health.as_str() {
-            "healthy" => HealthState::Healthy,
-            "unhealthy" => HealthState::Unhealthy,
-            _ => HealthState::Initial,
-        };
-        target.checks = Checks::inherited(health, self.passes, self.failures);
+        target.checks = Checks::inherited(health_of(&self.health), self.passes, self.failures);
         target.checks.adopt(&config.health);
         target.probes = self.probes;
         target.watched.in_service_since = self.in_service_ms.map(|ms| ago(now, ms));

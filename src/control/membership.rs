@@ -457,6 +457,15 @@ pub fn health_word(health: HealthState) -> &'static str {
     }
 }
 
+/// The same read back; what another version writes is not known.
+pub fn health_of(word: &str) -> HealthState {
+    match word {
+        "healthy" => HealthState::Healthy,
+        "unhealthy" => HealthState::Unhealthy,
+        _ => HealthState::Initial,
+    }
+}
+
 /// As the API and the log write it.
 pub fn admin_word(admin: AdminState) -> &'static str {
     match admin {

@@ -260,9 +260,13 @@ impl Control {
         control
     }
 
-    /// Takes charge of what is answered over DNS too.
-    pub fn answering(self, dns: Answers) -> Self {
-        Self { dns: Some(Rc::new(Nodes::new(dns))), ..self }
+    /// Takes charge of what is answered over DNS too, with what another process has left.
+    pub fn answering(self, dns: Answers, inheritance: Option<&Inheritance>) -> Self {
+        let nodes = Nodes::new(dns);
+        if let Some(inheritance) = inheritance {
+            nodes.inherit(inheritance.nodes());
+        }
+        Self { dns: Some(Rc::new(nodes)), ..self }
     }
 
     /// Tends a pool from now on. Needs a `LocalSet`.

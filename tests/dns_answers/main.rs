@@ -10,6 +10,7 @@ mod support;
 
 mod ask;
 mod form;
+mod handover;
 mod limits;
 mod nodes;
 mod peers;

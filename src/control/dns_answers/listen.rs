@@ -39,6 +39,13 @@ pub struct DnsListener {
     addresses: Vec<SocketAddr>,
 }
 
+/// Sockets and what is answered there, before anybody is answered.
+pub struct Prepared {
+    sockets: Vec<(UdpSocket, TcpListener)>,
+    view: Arc<ArcSwap<View>>,
+    counters: Arc<Counters>,
+}
+
 /// What the control plane has of the answering thread.
 pub struct Answers {
     /// Where: with the ports that were found, when 0 was asked for.
@@ -106,13 +113,22 @@ impl DnsListener {
         &self.addresses
     }
 
-    /// Starts to answer, at first with every node. The thread ends when the phase is [`Phase::Stopping`].
-    pub fn start(self, mut phase: watch::Receiver<Phase>) -> io::Result<(JoinHandle<()>, Answers)> {
+    /// Takes the sockets and what is answered apart: every node, unless the control plane knows better.
+    pub fn prepare(self) -> (Prepared, Answers) {
         let Self { config, sockets, addresses } = self;
         let all = vec![true; config.nodes.len()];
         let view = Arc::new(ArcSwap::from_pointee(View::new(config, &all)));
         let counters = Arc::new(Counters::default());
         let answers = Answers { addresses, view: view.clone(), counters: counters.clone() };
+        (Prepared { sockets, view, counters }, answers)
+    }
+}
+
+impl Prepared {
+    /// Starts to answer. The thread ends when the phase is [`Phase::Stopping`] or a later one, and what was asked over TCP is
+    /// answered.
+    pub fn start(self, mut phase: watch::Receiver<Phase>) -> io::Result<JoinHandle<()>> {
+        let Self { sockets, view, counters } = self;
         let (started, starting) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("dns".into()).spawn(move || {
             // A runtime cannot move between threads: it is made where it runs.
@@ -122,38 +138,60 @@ impl DnsListener {
                 Err(error) => return drop(started.send(Err(error))),
             };
             runtime.block_on(async {
-                let serving = serve(sockets, Answerer::new(view, counters));
+                let answerer = Rc::new(Answerer::new(view, counters));
+                let connections = Rc::new(Connections::new(answerer.clone()));
+                let stopping = watch::Sender::new(false);
+                let serving = serve(sockets, &answerer, &connections, &stopping);
                 let failed = serving.is_err();
                 drop(started.send(serving));
                 if !failed {
                     // An error means that the server is gone: the same as a stop.
                     let _ = phase.wait_for(|phase| *phase >= Phase::Stopping).await;
+                    stopping.send_replace(true);
+                    connections.finish().await;
                 }
             });
         })?;
         starting.recv().unwrap_or_else(|_| Err(io::Error::other("the thread for DNS ended")))?;
-        Ok((thread, answers))
+        Ok(thread)
     }
 }
 
-fn serve(sockets: Vec<(UdpSocket, TcpListener)>, answerer: Answerer) -> io::Result<()> {
-    let answerer = Rc::new(answerer);
-    let connections = Rc::new(Connections::new(answerer.clone()));
+fn serve(
+    sockets: Vec<(UdpSocket, TcpListener)>,
+    answerer: &Rc<Answerer>,
+    connections: &Rc<Connections>,
+    stopping: &watch::Sender<bool>,
+) -> io::Result<()> {
     for (udp, tcp) in sockets {
         let udp = Rc::new(tokio::net::UdpSocket::from_std(udp)?);
         let tcp = Rc::new(tokio::net::TcpListener::from_std(tcp)?);
         let (for_udp, for_tcp) = (answerer.clone(), connections.clone());
-        tokio::task::spawn_local(keep_up(answerer.clone(), move || udp::run(udp.clone(), for_udp.clone())));
-        tokio::task::spawn_local(keep_up(answerer.clone(), move || for_tcp.clone().run(tcp.clone())));
+        let udp =
+            keep_up(answerer.clone(), stopping.subscribe(), move || udp::run(udp.clone(), for_udp.clone()));
+        let tcp = keep_up(answerer.clone(), stopping.subscribe(), move || for_tcp.clone().run(tcp.clone()));
+        tokio::task::spawn_local(udp);
+        tokio::task::spawn_local(tcp);
     }
     Ok(())
 }
 
-/// Runs what `run` gives, again and again: it ends only by a panic, which costs the message that caused it.
-async fn keep_up<F: Future<Output = ()> + 'static>(answerer: Rc<Answerer>, run: impl Fn() -> F) {
-    while let Err(panic) = tokio::task::spawn_local(run()).await {
-        answerer.counters.panics.bump();
-        tracing::error!(%panic, "answering DNS has met a defect and goes on; please report it with the log");
+/// Runs what `run` gives, again and again, until it is time to stop: it ends by itself only by a panic, which costs the message
+/// that caused it.
+async fn keep_up<F: Future<Output = ()> + 'static>(
+    answerer: Rc<Answerer>,
+    mut stopping: watch::Receiver<bool>,
+    run: impl Fn() -> F,
+) {
+    loop {
+        let mut running = tokio::task::spawn_local(run());
+        tokio::select! {
+            ended = &mut running => if let Err(panic) = ended {
+                answerer.counters.panics.bump();
+                tracing::error!(%panic, "answering DNS has met a defect and goes on; please report it with the log");
+            },
+            _ = stopping.wait_for(|stopping| *stopping) => return running.abort(),
+        }
     }
 }
 

@@ -32,5 +32,5 @@ mod view;
 pub use authority::Rcode;
 pub use counters::{Counters, LIMITED, Transport};
 pub use listen::{Answers, BindError, DnsListener};
-pub use nodes::{Nodes, Watched};
+pub use nodes::{LeftNode, Nodes, Watched};
 pub use view::View;

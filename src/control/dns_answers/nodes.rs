@@ -6,8 +6,9 @@
 use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use tokio::task::{AbortHandle, spawn_local};
 use tracing::{info, warn};
 
@@ -16,6 +17,8 @@ use super::view::View;
 use crate::config::{Dns, DnsNode, TargetProtocol, ZoneName};
 use crate::control::health::verdict::Checks;
 use crate::control::health::{self, Probed};
+use crate::control::inheritance::millis;
+use crate::control::membership::{health_of, health_word};
 use crate::pool::HealthState;
 
 /// All nodes, and what is answered.
@@ -43,6 +46,31 @@ pub struct Watched {
     pub since: SystemTime,
 }
 
+/// What a process has found out about a node, for the one that takes its place.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LeftNode {
+    node: String,
+    health: String,
+    passes: u32,
+    failures: u32,
+    probes: [u64; 2],
+    last: Option<LeftProbe>,
+    zone_is_out: bool,
+    /// Seconds since 1970.
+    since: u64,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LeftProbe {
+    /// Seconds since 1970.
+    at: u64,
+    took_ms: u64,
+    passed: bool,
+    drain: bool,
+    what: String,
+}
+
 /// A loop that ends when this is dropped.
 struct Loop(AbortHandle);
 
@@ -59,6 +87,24 @@ impl Nodes {
         let nodes = config.nodes.iter().map(|node| Watched::new(node, &config));
         let nodes = RefCell::new(nodes.collect());
         Self { answers, nodes, loops: RefCell::default() }
+    }
+
+    /// What is known of them.
+    pub fn leave(&self) -> Vec<LeftNode> {
+        self.watched().iter().map(LeftNode::of).collect()
+    }
+
+    /// Goes on with what another process knew of those that are here too.
+    pub fn inherit(&self, left: &[LeftNode]) {
+        let config = self.config();
+        for node in self.nodes.borrow_mut().iter_mut() {
+            let name = key(&node.node);
+            if let Some(left) = left.iter().find(|left| left.node == name && config.health.enabled) {
+                left.apply(node);
+            }
+        }
+        let good: Vec<bool> = self.watched().iter().map(|node| node.good).collect();
+        self.answers.view.store(Arc::new(View::new(config, &good)));
     }
 
     /// Starts the checks. Needs a `LocalSet`.
@@ -164,6 +210,57 @@ impl Nodes {
             self.answers.view.store(Arc::new(view.with(&good)));
         }
     }
+}
+
+/// What tells one node from another.
+fn key(node: &DnsNode) -> String {
+    format!("{:?} {:?} {}", node.ipv4, node.ipv6, node.check)
+}
+
+impl LeftNode {
+    fn of(node: &Watched) -> Self {
+        let (passes, failures) = node.checks.in_a_row();
+        let last = node.last_probe.as_ref().map(|probe| LeftProbe {
+            at: seconds(probe.at),
+            took_ms: millis(probe.took),
+            passed: probe.passed,
+            drain: probe.drain,
+            what: probe.what.clone(),
+        });
+        Self {
+            node: key(&node.node),
+            health: health_word(node.checks.state()).to_owned(),
+            passes,
+            failures,
+            probes: node.probes,
+            last,
+            zone_is_out: node.zone_is_out,
+            since: seconds(node.since),
+        }
+    }
+
+    fn apply(&self, node: &mut Watched) {
+        node.checks = Checks::inherited(health_of(&self.health), self.passes, self.failures);
+        node.probes = self.probes;
+        node.last_probe = self.last.as_ref().map(|probe| Probed {
+            at: at(probe.at),
+            took: Duration::from_millis(probe.took_ms),
+            passed: probe.passed,
+            drain: probe.drain,
+            what: probe.what.clone(),
+        });
+        node.zone_is_out = self.zone_is_out;
+        node.good = node.passes_checks() && !node.zone_is_out;
+        node.since = at(self.since);
+    }
+}
+
+fn seconds(at: SystemTime) -> u64 {
+    at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn at(seconds: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 impl Watched {
@@ -300,6 +397,22 @@ mod tests {
         assert_eq!(answered(&nodes), [0, 1, 2, 3], "nobody is left");
         nodes.look_at_zones(|_| false);
         assert_eq!(answered(&nodes), [0, 2]);
+    }
+
+    #[test]
+    fn what_is_known_of_nodes_goes_with_an_upgrade() {
+        let before = nodes(&Arc::new(checked(3)));
+        before.record(0, probed(true));
+        before.record(1, probed(false));
+        before.look_at_zones(|_| false);
+        let left = serde_json::to_string(&before.leave()).unwrap();
+        let after = nodes(&Arc::new(checked(4)));
+        after.inherit(&serde_json::from_str::<Vec<LeftNode>>(&left).unwrap());
+        assert_eq!(answered(&after), [0, 2, 3], "1 fails, 3 is new");
+        assert_eq!(after.watched()[1].reason(), before.watched()[1].reason());
+        assert_eq!((after.watched()[0].probes, after.watched()[1].probes), ([1, 0], [0, 1]));
+        after.record(1, probed(true));
+        assert_eq!(answered(&after), [0, 1, 2, 3]);
     }
 
     #[tokio::test]

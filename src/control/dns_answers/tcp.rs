@@ -2,7 +2,7 @@
 //!
 //! Every wait has the same deadline, and the number of connections a bound. Not obvious: at the bound a new connection is
 //! let in and the one unused for longest is closed (RFC 7766, section 6.1), so that nobody can keep others out by
-//! holding connections.
+//! holding connections. At the end a client that has not asked yet still may, for a moment: it connected in order to.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -11,8 +11,9 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
@@ -22,6 +23,9 @@ use super::counters::Transport;
 /// Bytes of a query; a longer one ends the connection.
 const QUERY_MAX: usize = 4096;
 
+/// For the last queries when the node stops.
+const LAST: Duration = Duration::from_secs(2);
+
 /// Pause after a failed accept, such as for want of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -30,6 +34,8 @@ pub(super) struct Connections {
     answerer: Rc<Answerer>,
     open: RefCell<HashMap<u64, Open>>,
     accepted: Cell<u64>,
+    /// It is time to end.
+    closing: watch::Sender<bool>,
 }
 
 struct Open {
@@ -40,7 +46,19 @@ struct Open {
 
 impl Connections {
     pub(super) fn new(answerer: Rc<Answerer>) -> Self {
-        Self { answerer, open: RefCell::default(), accepted: Cell::new(0) }
+        let closing = watch::Sender::new(false);
+        Self { answerer, open: RefCell::default(), accepted: Cell::new(0), closing }
+    }
+
+    /// Ends all: at once those that wait for another query, the others when they have their answer, but within [`LAST`].
+    pub(super) async fn finish(&self) {
+        self.closing.send_replace(true);
+        let all_ended = async {
+            while !self.open.borrow().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = timeout(LAST, all_ended).await;
     }
 
     /// Serves what connects to `listener`, until dropped.
@@ -67,7 +85,9 @@ impl Connections {
         self.accepted.set(number + 1);
         let used = Rc::new(Cell::new(Instant::now()));
         let place = Place { connections: self.clone(), number };
-        let connection = Connection { place, stream: BufReader::new(stream), source, used: used.clone() };
+        let closing = self.closing.subscribe();
+        let connection =
+            Connection { place, stream: BufReader::new(stream), source, used: used.clone(), closing };
         let task = tokio::task::spawn_local(connection.run()).abort_handle();
         counters.open.bump();
         self.open.borrow_mut().insert(number, Open { used, task });
@@ -103,6 +123,7 @@ struct Connection {
     stream: BufReader<TcpStream>,
     source: IpAddr,
     used: Rc<Cell<Instant>>,
+    closing: watch::Receiver<bool>,
 }
 
 impl Connection {
@@ -114,7 +135,10 @@ impl Connection {
         // Without it an answer would wait for the acknowledgement of the one before.
         let no_delay = self.stream.get_ref().set_nodelay(true);
         drop(no_delay);
-        while let Ok(Ok(())) = timeout(deadline, self.read(&mut query)).await {
+        let mut is_first = true;
+        while is_first || self.is_asked_again(deadline).await {
+            is_first = false;
+            let Ok(Ok(())) = timeout(deadline, self.read(&mut query)).await else { break };
             self.used.set(Instant::now());
             answer.clear();
             answer.extend([0, 0]);
@@ -125,6 +149,16 @@ impl Connection {
             let length = (answer.len() - 2) as u16;
             answer[..2].copy_from_slice(&length.to_be_bytes());
             let Ok(Ok(())) = timeout(deadline, self.stream.get_mut().write_all(&answer)).await else { break };
+        }
+    }
+
+    /// Waits for the first byte of another query; `false` when there will be none.
+    async fn is_asked_again(&mut self, deadline: Duration) -> bool {
+        let Self { stream, closing, .. } = self;
+        tokio::select! {
+            biased;
+            read = timeout(deadline, stream.fill_buf()) => matches!(read, Ok(Ok(bytes)) if !bytes.is_empty()),
+            _ = closing.wait_for(|closing| *closing) => false,
         }
     }
 
