@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::edge::{script, session_keys};
 use crate::support::websocket::{Socket, echoing};
-use crate::support::{Client, Edge, Gate, Origin, Raw, Reply, Setup, eventually, within};
+use crate::support::{Client, Edge, Gate, Group, Origin, Raw, Reply, Setup, eventually, within};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: shop.test\r\n\r\n";
 const STICKY: &str = "stickiness.mode = \"lb_cookie\"";
@@ -295,7 +295,7 @@ async fn a_unix_socket_of_the_admin_api_goes_with_the_process_that_serves() {
     let admin = format!("[admin]\naddress = \"unix:{}\"", socket.display());
     std::fs::write(&config, Edge::before(&origin).and(&admin).text()).unwrap();
     let program = env!("CARGO_BIN_EXE_selvedge");
-    let mut old = Command::new(program).args(["run", "--config"]).arg(&config).spawn().unwrap();
+    let mut old = Group::spawn(Command::new(program).args(["run", "--config"]).arg(&config));
     let command = async |name: &str, more: &[&str]| {
         let mut command = Command::new(program);
         command.arg(name).args(["--admin", &format!("unix:{}", socket.display())]).args(more);

@@ -2,7 +2,7 @@
 
 use crate::support::message::Framing;
 use crate::support::wire::{End, Wire};
-use crate::support::{Client, Findings, Origin, Refusing, Reply, Silent, eventually};
+use crate::support::{Client, Edge, Findings, Origin, Refusing, Reply, Silent, eventually};
 
 #[tokio::test]
 async fn an_origin_answers_records_stops_and_returns() {
@@ -90,4 +90,19 @@ fn findings_are_reported_together() {
     let panic = std::panic::catch_unwind(|| findings.report()).unwrap_err();
     let text = panic.downcast_ref::<String>().unwrap();
     assert!(text.contains("first") && text.contains("second") && !text.contains("fine"), "{text}");
+}
+
+#[tokio::test]
+async fn whoever_has_taken_the_place_of_a_node_ends_with_the_test() {
+    let origin = Origin::start().await;
+    let mut edge = Edge::before(&origin).and("[shutdown]\ndeadline = \"1s\"").start().await;
+    edge.is_upgraded().await;
+    edge.exit().await;
+    let pid = edge.successors()[0];
+    assert!(std::path::Path::new(&format!("/proc/{pid}/fd/0")).exists());
+    drop(edge);
+    eventually("the other process to end", async || {
+        !std::path::Path::new(&format!("/proc/{pid}/fd/0")).exists()
+    })
+    .await;
 }

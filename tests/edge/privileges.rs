@@ -10,7 +10,7 @@ use std::process::Command;
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 
 use crate::support::edge::session_keys;
-use crate::support::{Client, Edge, Origin, eventually, within};
+use crate::support::{Client, Edge, Group, Origin, eventually, within};
 
 /// Who everybody is who is nobody, and the group of that name.
 struct Nobody {
@@ -180,7 +180,7 @@ async fn the_socket_of_the_admin_api_belongs_to_that_user() {
     let (config, socket) = (folder.path().join("selvedge.toml"), folder.path().join("admin.sock"));
     let admin = format!("[admin]\naddress = \"unix:{}\"", socket.display());
     std::fs::write(&config, Edge::before(&origin).top("user = \"nobody\"").and(&admin).text()).unwrap();
-    let mut node = Command::new(&program).args(["run", "--config"]).arg(&config).spawn().unwrap();
+    let mut node = Group::spawn(Command::new(&program).args(["run", "--config"]).arg(&config));
     eventually("nobody to be answered at the socket", async || {
         let mut command = Command::new(&program);
         command.args(["status", "--admin", &format!("unix:{}", socket.display())]);

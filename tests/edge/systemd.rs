@@ -6,9 +6,9 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
-use crate::support::{Client, Edge, Gate, Origin, Raw, Reply, Setup, eventually};
+use crate::support::{Client, Edge, Gate, Group, Origin, Raw, Reply, Setup, eventually};
 
 /// What stands for systemd: the socket that `NOTIFY_SOCKET` names, and all that was told so far.
 struct Systemd {
@@ -125,7 +125,7 @@ async fn the_watchdog_of_another_process_is_not_fed() {
 const FAR: i32 = 900;
 
 /// Runs the program as systemd would run it with these sockets, named so; what it has written to its end, or until it listens.
-fn activated(config: &Path, names: &str, count: usize, sockets: &[&TcpListener]) -> (Child, Vec<String>) {
+fn activated(config: &Path, names: &str, count: usize, sockets: &[&TcpListener]) -> (Group, Vec<String>) {
     // The shell puts them where systemd does, and becomes the program, so that LISTEN_PID is right.
     let moves: Vec<_> = (0..sockets.len()).map(|at| format!("{}<&{}", 3 + at, FAR + at as i32)).collect();
     let moves = if moves.is_empty() { ":".to_owned() } else { format!("exec {}", moves.join(" ")) };
@@ -149,7 +149,7 @@ fn activated(config: &Path, names: &str, count: usize, sockets: &[&TcpListener])
             Ok(())
         });
     }
-    let mut child = command.spawn().unwrap();
+    let mut child = Group::spawn(&mut command);
     let mut lines = Vec::new();
     for line in BufReader::new(child.stderr.take().unwrap()).lines() {
         lines.push(line.unwrap());
@@ -174,15 +174,13 @@ async fn sockets_of_systemd_are_listeners_by_name_and_a_wrong_one_is_a_clear_err
     for _ in 0..30 {
         assert_eq!(Client::to(at(&web)).get("/").await.status, 200);
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.end();
     // Without a name that fits it is found by its address.
     let text = Edge::before(&origin).text().replacen("127.0.0.1:0", &at(&web).to_string(), 1);
     std::fs::write(&config, text).unwrap();
     let (mut child, _) = activated(&config, "selvedge.socket", 1, &[&web]);
     assert_eq!(Client::to(at(&web)).get("/").await.status, 200);
-    child.kill().unwrap();
-    child.wait().unwrap();
+    child.end();
     for (names, sockets, expected) in [
         ("web", vec![&other], "and listener.address says"),
         ("web:odd", vec![&web, &other], "no listener has that name"),

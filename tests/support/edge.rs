@@ -1,14 +1,14 @@
 //! The program under test: the built binary in a process of its own, with a configuration of the test's.
 //!
-//! Everything binds to port 0 and is found in the log. Dropping an [`Edge`] ends its own process and no other, and fails the
-//! test if the program panicked anywhere on the way.
+//! Everything binds to port 0 and is found in the log. Dropping an [`Edge`] ends its own process, those that have taken its place,
+//! and no other, and fails the test if the program panicked anywhere on the way.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 
 use rustix::process::{
@@ -18,6 +18,7 @@ use rustix::process::{
 use tempfile::TempDir;
 
 use super::client::Client;
+use super::group::Group;
 use super::message::Response;
 use super::origin::{Origin, Refusing, Silent};
 use super::{eventually, within};
@@ -31,7 +32,7 @@ pub struct Edge {
     pub web: SocketAddr,
     /// Address of the admin API.
     pub admin: SocketAddr,
-    child: Child,
+    child: Group,
     log: Log,
     folder: TempDir,
 }
@@ -247,7 +248,8 @@ impl Edge {
         open_files: Option<u64>,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = spawn(program, &folder, config, environment, stdout, open_files);
+        let mut command = prepared(program, &folder, config, environment, stdout, open_files);
+        let mut child = Group::spawn(&mut command);
         let log = Log::default();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let into = log.clone();
@@ -488,8 +490,8 @@ impl Edge {
     /// Runs the program with a configuration that it cannot run with: its exit code, and what it wrote.
     pub async fn refuses(config: &str) -> (Option<i32>, String) {
         let folder = tempfile::tempdir().unwrap();
-        let child = spawn(Path::new(PROGRAM), &folder, config, &[], Stdio::null(), None);
-        let output = tokio::task::spawn_blocking(move || child.wait_with_output());
+        let mut command = prepared(Path::new(PROGRAM), &folder, config, &[], Stdio::null(), None);
+        let output = tokio::task::spawn_blocking(move || command.output());
         let output = within("the program to give up", output).await.unwrap().unwrap();
         (output.status.code(), plain(&String::from_utf8_lossy(&output.stderr)))
     }
@@ -497,15 +499,7 @@ impl Edge {
 
 impl Drop for Edge {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        for pid in self.successors() {
-            // It may have ended long ago, and its number be another's.
-            let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            if name.trim() == "selvedge" {
-                self.signal_successor(pid, Signal::KILL);
-            }
-        }
+        self.child.end();
         let log = self.log();
         if std::thread::panicking() {
             eprintln!("--- log of the edge\n{log}\n---");
@@ -534,14 +528,15 @@ pub fn session_keys(folder: &TempDir) -> PathBuf {
     path
 }
 
-fn spawn(
+/// The command that starts it.
+fn prepared(
     program: &Path,
     folder: &TempDir,
     config: &str,
     environment: &[(String, String)],
     stdout: Stdio,
     open_files: Option<u64>,
-) -> Child {
+) -> Command {
     let path = folder.path().join("selvedge.toml");
     std::fs::write(&path, config).unwrap();
     // Who the node becomes may read its configuration.
@@ -560,7 +555,7 @@ fn spawn(
             Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
         });
     }
-    command.spawn().unwrap()
+    command
 }
 
 /// `line` without terminal colours.
