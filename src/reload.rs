@@ -22,7 +22,7 @@ use crate::control::tended::Tended;
 use crate::control::{Control, Phase, Running};
 use crate::proxy::{Unprepared, Workers};
 use crate::systemd::Notify;
-use crate::telemetry;
+use crate::telemetry::{self, access_log};
 
 /// Between two looks at the files. A change counts when two looks have seen the same, so a file that is being written
 /// is left alone.
@@ -41,13 +41,19 @@ pub struct Reloader {
     workers: Rc<Workers>,
     files: Files,
     notify: Rc<Notify>,
+    log: Rc<access_log::Current>,
 }
 
 impl Reloader {
     /// For a node that runs what its files say now.
-    pub fn new(control: Rc<Control>, workers: Rc<Workers>, notify: Rc<Notify>) -> Self {
+    pub fn new(
+        control: Rc<Control>,
+        workers: Rc<Workers>,
+        notify: Rc<Notify>,
+        log: Rc<access_log::Current>,
+    ) -> Self {
         let files = Files::new(control.running().config.source.read.iter().map(|file| &**file));
-        Self { control, workers, files, notify }
+        Self { control, workers, files, notify, log }
     }
 
     /// Reloads at SIGHUP, when a file has changed, and when the admin API asks, for as long as it is polled. Needs a
@@ -138,7 +144,14 @@ impl Reloader {
         self.files.watch(next.source.read.iter().map(|file| &**file));
         let changes = self.changes(&running, &next);
         next.keep_until_restart(&running.config);
-        let prepared = self.workers.prepare(&next.listeners, TAKING).await?;
+        let mut prepared = self.workers.prepare(&next.listeners, TAKING).await?;
+        let mut opened = None;
+        if next.access_log != running.config.access_log {
+            let log = self.log.open(next.access_log.as_ref());
+            let mut log = log.map_err(|error| Refused::AccessLog(error.to_string()))?;
+            prepared = prepared.with_access_log(std::mem::take(&mut log.lanes));
+            opened = Some(log);
+        }
         // From here on nothing can fail.
         let warnings = next.warnings.clone();
         let next = Arc::new(next);
@@ -150,6 +163,9 @@ impl Reloader {
             tracing::warn!(
                 "a worker has not taken up the configuration within {TAKING:?}; it will when it can"
             );
+        }
+        if let Some(opened) = opened {
+            self.log.become_opened(opened).await;
         }
         Ok(Report { generation: self.control.running().generation, changes, warnings })
     }

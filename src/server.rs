@@ -92,9 +92,8 @@ async fn serve(config: &Arc<Config>, predecessor: &mut Option<Predecessor>) -> R
     let pools = Arc::new(Pools::new(config.workers));
     pools.room.set_connections(descriptors::share_out(config));
     let (phase, watching) = watch::channel(Phase::Starting);
-    let log = config.access_log.as_ref().map(|log| access_log::Log::start(log, config.workers, &pools));
-    let mut log = log.transpose()?;
-    let lanes = log.as_mut().map(access_log::Log::take_lanes).unwrap_or_default();
+    let (log, lanes) = access_log::Current::start(config.access_log.as_ref(), config.workers, &pools)?;
+    let log = Rc::new(log);
     #[cfg(feature = "otlp")]
     let (exporter, spans) = exporter(config, &pools)?;
     #[cfg(not(feature = "otlp"))]
@@ -123,7 +122,7 @@ async fn serve(config: &Arc<Config>, predecessor: &mut Option<Predecessor>) -> R
     phase.send_replace(Phase::Serving);
     let leftovers = predecessor.take().map(|predecessor| predecessor.relieve(&control)).transpose()?;
     notify.ready(&status(&control));
-    let reloader = Reloader::new(control.clone(), workers.clone(), notify.clone());
+    let reloader = Reloader::new(control.clone(), workers.clone(), notify.clone(), log.clone());
     let upgrader = Upgrader { control: control.clone(), workers: workers.clone(), program, others };
     let all = async {
         let stop = Stop { control: &control, phase: &phase, threads: &threads, notify: &notify };
@@ -132,16 +131,14 @@ async fn serve(config: &Arc<Config>, predecessor: &mut Option<Predecessor>) -> R
             () = keep_telling(&control, &workers, &notify) => unreachable!("there is always more to tell"),
             () = follow(leftovers, &control) => unreachable!("it waits after its end"),
             () = reloader.run(hangup) => unreachable!("reloads have no end"),
-            () = keep_log(log.as_ref(), &pools, moved) => unreachable!("a log is kept to the end"),
+            () = keep_log(&log, &pools, moved) => unreachable!("a log is kept to the end"),
             () = control::run(control.clone(), admin) => {
                 unreachable!("the control plane runs until it is dropped")
             }
         }
     };
     let result = LocalSet::new().run_until(all).await;
-    if let Some(log) = &log {
-        log.finish().await;
-    }
+    log.finish().await;
     #[cfg(feature = "otlp")]
     if let Some(exporter) = &exporter {
         exporter.finish().await;
@@ -207,19 +204,18 @@ async fn follow(leftovers: Option<Leftovers>, control: &Control) {
 }
 
 /// Opens the access log again at SIGUSR1, and tells of lines that were dropped.
-async fn keep_log(log: Option<&access_log::Log>, pools: &Pools, mut moved: Signal) {
+async fn keep_log(log: &access_log::Current, pools: &Pools, mut moved: Signal) {
     let reopening = async {
         while let Some(()) = moved.recv().await {
-            match log {
-                Some(log) => log.reopen(),
-                None => tracing::warn!("SIGUSR1 opens the access log again, and there is none"),
+            if !log.reopen() {
+                tracing::warn!("SIGUSR1 opens the access log again, and there is none");
             }
         }
         std::future::pending().await
     };
     tokio::select! {
         () = reopening => {}
-        () = access_log::tell_of_losses(pools), if log.is_some() => {}
+        () = access_log::tell_of_losses(pools) => {}
     }
 }
 

@@ -76,7 +76,6 @@ impl Config {
     pub fn keep_until_restart(&mut self, running: &Self) {
         self.workers = running.workers;
         self.log.format = running.log.format;
-        self.access_log.clone_from(&running.access_log);
         self.otlp.clone_from(&running.otlp);
         self.state.clone_from(&running.state);
         self.run_as.clone_from(&running.run_as);
@@ -141,9 +140,6 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
     note("state", state(old), state(new));
     let run_as = |config: &Config| config.run_as.as_ref().map_or("off".to_owned(), ToString::to_string);
     note("user", run_as(old), run_as(new));
-    if old.access_log != new.access_log {
-        restart.push("access_log: stays as it is until a restart".to_owned());
-    }
     if old.otlp != new.otlp {
         restart.push("otlp: stays as it is until a restart".to_owned());
     }

@@ -58,6 +58,9 @@ pub enum Refused {
     /// An address cannot be had.
     #[error("{0}")]
     Listener(String),
+    /// The access log cannot be opened.
+    #[error("{0}")]
+    AccessLog(String),
     /// Not now.
     #[error("{0}")]
     NotNow(String),

@@ -10,7 +10,7 @@ use super::outcome::{
     Failure, HandshakeFailure, Http2Fault, Overload, ProxyHeaderFailure, Refusal, TunnelEnd, Verdict,
 };
 
-/// A count with one writer and any number of readers.
+/// A count with one writer and any number of readers, unless [`Counter::add_beside`] is used.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -23,6 +23,11 @@ impl Counter {
     /// Adds `n`. For the lane's own worker only.
     pub fn add(&self, n: u64) {
         self.0.store(self.0.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Adds `n`, where there are other writers for a while.
+    pub fn add_beside(&self, n: u64) {
+        self.0.fetch_add(n, Relaxed);
     }
 
     /// Takes one off a gauge. For the lane's own worker only.

@@ -49,8 +49,8 @@ struct Line {
 impl Record {
     /// A request begins.
     pub(crate) fn start(worker: &'static Worker) -> Self {
-        let line =
-            worker.access_log.as_ref().map(|log| Line { entry: log.entry(), target: None, span: None });
+        let log = worker.access_log.borrow();
+        let line = log.as_ref().map(|log| Line { entry: log.entry(), target: None, span: None });
         Self { worker, started: Instant::now(), status: None, pool: None, line, trace: None }
     }
 
@@ -250,7 +250,9 @@ impl Record {
             entry.reason = Some(Cut::Gone.code());
         }
         let (started, lane) = (self.started, self.worker.lane());
-        match (self.worker.spans.as_ref().zip(span), &self.worker.access_log) {
+        // It may be another log than at the begin: then it has what was gathered for that one.
+        let log = self.worker.access_log.borrow();
+        match (self.worker.spans.as_ref().zip(span), &*log) {
             (None, Some(log)) => log.push(entry, started, &lane.access_dropped),
             (Some((spans, span)), None) => {
                 spans.push(Finished { started, entry, span }, &lane.spans_dropped);

@@ -54,8 +54,8 @@ pub(crate) struct Worker {
     pub(crate) accepting: Cell<usize>,
     /// Its tunnels that are open.
     pub(crate) tunnels: Tunnels,
-    /// Its end of the access log, if there is one.
-    pub(crate) access_log: Option<access_log::Lane>,
+    /// Its end of the access log, if there is one. Not to be held across an await.
+    pub(crate) access_log: RefCell<Option<Rc<access_log::Lane>>>,
     /// Its end of the queue of spans, if anybody wants them.
     pub(crate) spans: Option<spans::Lane>,
 }
@@ -79,7 +79,7 @@ impl Worker {
             listening: RefCell::default(),
             accepting: Cell::new(0),
             tunnels: Tunnels::default(),
-            access_log,
+            access_log: RefCell::new(access_log.map(Rc::new)),
             spans,
             shared,
         }
@@ -93,6 +93,18 @@ impl Worker {
         // What was opened with the keys of then, for the pools of then.
         self.opened.forget();
         listener::listen(self, change.listeners);
+        if let Some(log) = change.access_log {
+            let before = self.access_log.replace(log.map(Rc::new));
+            before.inspect(|before| before.close());
+            self.flush_regularly();
+        }
+    }
+
+    /// Sends the lines of its access log now and then, for as long as it has that log.
+    pub(crate) fn flush_regularly(&self) {
+        if let Some(log) = self.access_log.borrow().clone() {
+            tokio::task::spawn_local(async move { log.flush_regularly().await });
+        }
     }
 
     /// This worker's counters that belong to no pool.

@@ -43,6 +43,8 @@ pub(crate) struct Change {
     pub(crate) pools: Vec<Arc<Pool>>,
     /// All that the worker is to have.
     pub(crate) listeners: Vec<WorkerListener>,
+    /// Its end of another access log, or of none; `None` if that stays as it is.
+    pub(crate) access_log: Option<Option<access_log::Lane>>,
     /// Dropped once the worker has taken the change.
     taken: mpsc::Sender<()>,
 }
@@ -53,6 +55,8 @@ pub struct Prepared<'a> {
     workers: &'a Workers,
     places: Vec<mpsc::Permit<'a, Change>>,
     listeners: Vec<Bound>,
+    /// The workers' ends of another access log.
+    access_log: Option<Vec<Option<access_log::Lane>>>,
 }
 
 enum Bound {
@@ -78,13 +82,13 @@ pub struct Taking(mpsc::Receiver<()>);
 impl Workers {
     /// Starts the threads of the data plane. They serve nothing before [`Workers::open`].
     ///
-    /// `access_log` has an end of the access log for each, or is empty; `spans` one of the queue of spans. A thread ends when the phase is [`Phase::Stopping`] or
-    /// a later one, and its last connection is done.
+    /// `access_log` has an end of the access log for each, if there is one; `spans` one of the queue of spans, or is empty. A thread
+    /// ends when the phase is [`Phase::Stopping`] or a later one, and its last connection is done.
     pub fn start(
         config: &Arc<Config>,
         shared: &Arc<Pools>,
         phase: &watch::Receiver<Phase>,
-        access_log: Vec<access_log::Lane>,
+        access_log: Vec<Option<access_log::Lane>>,
         spans: Vec<spans::Lane>,
     ) -> std::io::Result<Self> {
         let (started, starting) = std::sync::mpsc::channel();
@@ -93,7 +97,7 @@ impl Workers {
         for index in 0..config.workers {
             let (inbox, changes) = mpsc::channel(1);
             inboxes.push(inbox);
-            let worker = (index, shared.clone(), config.clone(), access_log.next(), spans.next());
+            let worker = (index, shared.clone(), config.clone(), access_log.next().flatten(), spans.next());
             let (phase, started) = (phase.clone(), started.clone());
             let name = format!("worker-{index}");
             threads.push(std::thread::Builder::new().name(name).spawn(move || {
@@ -128,7 +132,7 @@ impl Workers {
         let places = self.inboxes.iter().map(mpsc::Sender::try_reserve).collect::<Result<_, _>>();
         let places = places.map_err(|_| std::io::Error::other("a worker has ended at its start"))?;
         let listeners = listeners.into_iter().map(Bound::Now).collect();
-        Ok(Prepared { workers: self, places, listeners }.commit(config, pools))
+        Ok(Prepared { workers: self, places, listeners, access_log: None }.commit(config, pools))
     }
 
     /// The listeners that are open, with their sockets.
@@ -183,11 +187,16 @@ impl Workers {
                 None => Bound::Now(BoundListener::bind(listener, self.threads.len(), &present)?),
             });
         }
-        Ok(Prepared { workers: self, places, listeners })
+        Ok(Prepared { workers: self, places, listeners, access_log: None })
     }
 }
 
 impl Prepared<'_> {
+    /// With another access log, of which each worker gets its end.
+    pub fn with_access_log(self, lanes: Vec<Option<access_log::Lane>>) -> Self {
+        Self { access_log: Some(lanes), ..self }
+    }
+
     /// Names of the listeners, and where they are bound.
     pub fn listeners(&self) -> Vec<(Arc<str>, SocketAddr)> {
         let present = self.workers.listeners.borrow();
@@ -215,12 +224,14 @@ impl Prepared<'_> {
                 listener.for_workers(count, &config.session_keys.ring, &self.workers.managed).into_iter()
             })
             .collect();
+        let mut lanes = self.access_log.map(Vec::into_iter);
         for place in self.places {
             place.send(Change {
                 config: config.clone(),
                 routes: routes.clone(),
                 pools: pools.to_vec(),
                 listeners: of_listeners.iter_mut().filter_map(Iterator::next).collect(),
+                access_log: lanes.as_mut().map(|lanes| lanes.next().flatten()),
                 taken: taken.clone(),
             });
         }
@@ -241,9 +252,7 @@ async fn run(worker: Worker, mut changes: mpsc::Receiver<Change>, mut phase: wat
     let worker: &'static Worker = Box::leak(Box::new(worker));
     tokio::task::spawn_local(worker.deadlines.clone().sweep());
     tokio::task::spawn_local(worker.sweep());
-    if let Some(log) = &worker.access_log {
-        tokio::task::spawn_local(log.flush_regularly());
-    }
+    worker.flush_regularly();
     tokio::task::spawn_local(worker.give_way());
     let taking = async {
         while let Some(change) = changes.recv().await {
@@ -264,7 +273,7 @@ async fn run(worker: Worker, mut changes: mpsc::Receiver<Change>, mut phase: wat
     while worker.is_busy() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    if let Some(log) = &worker.access_log {
+    if let Some(log) = &*worker.access_log.borrow() {
         log.close();
     }
 }

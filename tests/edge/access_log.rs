@@ -418,3 +418,91 @@ async fn a_standard_output_that_nobody_reads_stalls_no_request_and_no_end() {
     .await;
     assert!(edge.stop_gracefully().await.success());
 }
+
+#[tokio::test]
+async fn a_reload_changes_begins_and_ends_the_log_and_no_line_is_lost() {
+    let (folder, path) = place();
+    let origin = Origin::start().await;
+    let setup = || Edge::before(&origin).top("workers = 2\nwatch = false");
+    let other = folder.path().join("other.log");
+    let edge = logging(setup(), &path, "fields = [\"path\"]").start().await;
+    let mut clients = [Client::of(&edge), Client::of(&edge), Client::of(&edge)];
+    let mut count = 0;
+    let mut ask = async || {
+        for client in &mut clients {
+            assert_eq!(client.get(&format!("/{count}")).await.status, 200);
+            count += 1;
+        }
+    };
+    ask().await;
+    // Other fields in the same file, then another file.
+    edge.becomes(&logging(setup(), &path, "fields = [\"path\", \"status\"]").text()).await;
+    ask().await;
+    edge.becomes(&logging(setup(), &other, "fields = [\"method\", \"path\"]").text()).await;
+    ask().await;
+    // A file that cannot be opened refuses the whole.
+    edge.write(&logging(setup(), &folder.path().join("none/access.log"), "").text());
+    let refused = edge.reload().await;
+    assert_eq!(refused.status, 409);
+    assert!(refused.text().contains("access_log.output: cannot open"), "{}", refused.text());
+    ask().await;
+    // None, and one again.
+    edge.becomes(&setup().text()).await;
+    ask().await;
+    edge.becomes(&logging(setup(), &other, "fields = [\"path\"]").text()).await;
+    ask().await;
+    let mut first = lines(&path, 6).await;
+    first.sort();
+    let with_status = |number: u32| format!("{{\"path\":\"/{number}\",\"status\":200}}");
+    let alone = |number: u32| format!("{{\"path\":\"/{number}\"}}");
+    let mut expected: Vec<_> = (0..3).map(alone).chain((3..6).map(with_status)).collect();
+    expected.sort();
+    assert_eq!(first, expected);
+    let mut second = lines(&other, 9).await;
+    second.sort();
+    let with_method = |number: u32| format!("{{\"method\":\"GET\",\"path\":\"/{number}\"}}");
+    let mut expected: Vec<_> = (6..12).map(with_method).chain((15..18).map(alone)).collect();
+    expected.sort();
+    assert_eq!(second, expected);
+    edge.counts(&format!("{LINES}{{result=\"written\"}}"), 15).await;
+    assert_eq!(edge.metric(&format!("{LINES}{{result=\"dropped\"}}")).await, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_began_under_another_log_has_one_line_in_the_one_of_its_end() {
+    let (folder, path) = place();
+    let gate = Gate::closed();
+    let origin = Origin::holding(&gate, "ok").await;
+    let setup = || Edge::before(&origin).top("watch = false");
+    let other = folder.path().join("other.log");
+    let edge = logging(setup(), &path, "fields = [\"path\"]").start().await;
+    let mut held = Raw::connect(&edge).await;
+    held.send("GET /held HTTP/1.1\r\nHost: shop.test\r\n\r\n").await;
+    origin.received(1).await;
+    edge.becomes(&logging(setup(), &other, "fields = [\"host\", \"path\", \"status\"]").text()).await;
+    gate.open();
+    assert_eq!(held.response().await.status, 200);
+    // What was not gathered for the first is not known to the second.
+    assert_eq!(lines(&other, 1).await, ["{\"host\":null,\"path\":\"/held\",\"status\":200}"]);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "");
+}
+
+#[tokio::test]
+async fn a_log_whose_pipe_nobody_reads_is_replaced_by_a_reload() {
+    let (folder, path) = place();
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap();
+    let _reader = rustix::fs::open(&path, OFlags::RDONLY | OFlags::NONBLOCK, Mode::empty()).unwrap();
+    let origin = Origin::start().await;
+    let setup = || Edge::before(&origin).top("watch = false");
+    let edge = logging(setup(), &path, "").start().await;
+    let mut client = Client::of(&edge);
+    // More than a pipe holds.
+    let long = format!("/{}", "x".repeat(4000));
+    for _ in 0..40 {
+        assert_eq!(client.get(&long).await.status, 200);
+    }
+    let other = folder.path().join("other.log");
+    edge.becomes(&logging(setup(), &other, "fields = [\"path\"]").text()).await;
+    assert_eq!(client.get("/after").await.status, 200);
+    assert_eq!(lines(&other, 1).await, ["{\"path\":\"/after\"}"]);
+}

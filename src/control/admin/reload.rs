@@ -84,6 +84,7 @@ impl From<Refused> for ApiError {
         let (status, code) = match &refused {
             Refused::Config(_) => (StatusCode::UNPROCESSABLE_ENTITY, "bad_config"),
             Refused::Listener(_) => (StatusCode::CONFLICT, "listener_not_bound"),
+            Refused::AccessLog(_) => (StatusCode::CONFLICT, "access_log_not_opened"),
             Refused::NotNow(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_now"),
         };
         let problems = refused.lines();

@@ -67,19 +67,81 @@ struct Batch {
     anchor: (Instant, SystemTime),
 }
 
+/// The log that a node has at present, if it has one. A reload puts another in its place.
+pub struct Current {
+    log: RefCell<Option<Log>>,
+    workers: usize,
+    shared: Arc<Pools>,
+}
+
+/// A log that is open and not yet used, or that there is to be none.
+pub struct Opened {
+    log: Option<Log>,
+    /// The workers' ends, in their order.
+    pub lanes: Vec<Option<Lane>>,
+}
+
+impl Current {
+    /// The first one: none without a configuration. An error says what is wrong with the file.
+    pub fn start(
+        config: Option<&AccessLog>,
+        workers: usize,
+        shared: &Arc<Pools>,
+    ) -> io::Result<(Self, Vec<Option<Lane>>)> {
+        let this = Self { log: RefCell::default(), workers, shared: shared.clone() };
+        let Opened { log, lanes } = this.open(config)?;
+        this.log.replace(log);
+        Ok((this, lanes))
+    }
+
+    /// Opens another one; the present one goes on.
+    pub fn open(&self, config: Option<&AccessLog>) -> io::Result<Opened> {
+        let Some(config) = config else {
+            return Ok(Opened { log: None, lanes: (0..self.workers).map(|_| None).collect() });
+        };
+        let mut log = Log::start(config, self.workers, &self.shared)?;
+        let lanes = log.take_lanes().into_iter().map(Some).collect();
+        Ok(Opened { log: Some(log), lanes })
+    }
+
+    /// Has that one from now on. The workers have taken their ends of it, and let go of those of the one before, which writes what
+    /// it has, but not for long.
+    pub async fn become_opened(&self, opened: Opened) {
+        let before = self.log.replace(opened.log);
+        if let Some(before) = before {
+            before.finish().await;
+        }
+    }
+
+    /// Has the file at its path opened again, after somebody has moved it away; `false` if there is no log.
+    pub fn reopen(&self) -> bool {
+        self.log.borrow().as_ref().map(Log::reopen).is_some()
+    }
+
+    /// Waits for the last lines to be written, but not for long: what cannot be written is lost.
+    pub async fn finish(&self) {
+        let log = self.log.take();
+        if let Some(log) = log {
+            log.finish().await;
+        }
+    }
+}
+
 /// The log as whoever started it sees it.
-pub struct Log {
+struct Log {
     to_writer: SyncSender<Message>,
     thread: JoinHandle<()>,
     /// The file at its path is to be opened again.
     moved: Arc<AtomicBool>,
+    /// Nobody waits for the writer any more.
+    given_up: Arc<AtomicBool>,
     /// Not yet taken by their workers.
     lanes: Vec<Lane>,
 }
 
 impl Log {
     /// Opens the output and starts the writer. An error says what is wrong with the file.
-    pub fn start(config: &AccessLog, workers: usize, shared: &Arc<Pools>) -> io::Result<Self> {
+    fn start(config: &AccessLog, workers: usize, shared: &Arc<Pools>) -> io::Result<Self> {
         let count = (config.buffer / BUFFER).max(2);
         // Room for all there can be: sending never fails because of it.
         let (to_writer, from_workers) = sync_channel(workers * count + 8);
@@ -90,34 +152,35 @@ impl Log {
             returns.push(back);
             lanes.push(Lane::new(worker, &config.fields, to_writer.clone(), returned));
         }
-        let moved = Arc::new(AtomicBool::new(false));
-        let output = Output::open(config, moved.clone())?;
+        let (moved, given_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let output = Output::open(config, moved.clone(), given_up.clone())?;
         let writer = Writer::new(config, output, returns, shared.clone());
         let thread = std::thread::Builder::new().name("access-log".into());
         let thread = thread.spawn(move || writer.run(&from_workers))?;
-        Ok(Self { to_writer, thread, moved, lanes })
+        Ok(Self { to_writer, thread, moved, given_up, lanes })
     }
 
     /// The workers' ends, in their order; none the second time.
-    pub fn take_lanes(&mut self) -> Vec<Lane> {
+    fn take_lanes(&mut self) -> Vec<Lane> {
         std::mem::take(&mut self.lanes)
     }
 
     /// Has the file at its path opened again, after somebody has moved it away.
-    pub fn reopen(&self) {
+    fn reopen(&self) {
         self.moved.store(true, Relaxed);
         // If there is no room, enough is on its way for it to look soon.
         let _ = self.to_writer.try_send(Message::Look);
     }
 
     /// Waits for the last lines to be written, but not for long: what cannot be written is lost.
-    pub async fn finish(&self) {
+    async fn finish(&self) {
         let end = Instant::now() + GRACE;
         let mut told = false;
         while !self.thread.is_finished() && Instant::now() < end {
             told = told || self.to_writer.try_send(Message::End).is_ok();
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        self.given_up.store(true, Relaxed);
     }
 }
 
@@ -212,9 +275,9 @@ impl Lane {
         self.to_writer.try_send(Message::Batch(batch)).is_ok()
     }
 
-    /// Sends what has been there for a while, for as long as it is polled.
+    /// Sends what has been there for a while, until it is closed.
     pub async fn flush_regularly(&self) {
-        loop {
+        while !self.closed.get() {
             self.begun.notified().await;
             tokio::time::sleep(FLUSH).await;
             self.flush();
@@ -227,9 +290,10 @@ impl Lane {
         }
     }
 
-    /// From now on everything is sent at once: the worker ends.
+    /// From now on everything is sent at once: the worker ends, or has another log.
     pub fn close(&self) {
         self.closed.set(true);
+        self.begun.notify_one();
         self.flush();
     }
 }

@@ -33,11 +33,17 @@ pub(super) struct Output {
     tried: Instant,
     /// Somebody has moved the file.
     moved: Arc<AtomicBool>,
+    /// Nobody waits for what is not written yet.
+    given_up: Arc<AtomicBool>,
 }
 
 impl Output {
     /// Opens it. A pipe that nobody reads is opened later.
-    pub(super) fn open(config: &AccessLog, moved: Arc<AtomicBool>) -> io::Result<Self> {
+    pub(super) fn open(
+        config: &AccessLog,
+        moved: Arc<AtomicBool>,
+        given_up: Arc<AtomicBool>,
+    ) -> io::Result<Self> {
         let mut output = Self {
             path: None,
             file: None,
@@ -47,6 +53,7 @@ impl Output {
             is_cut: false,
             tried: Instant::now(),
             moved,
+            given_up,
         };
         match &config.output {
             AccessOutput::Stdout => {
@@ -66,6 +73,11 @@ impl Output {
             }
         }
         Ok(output)
+    }
+
+    /// Whether nobody waits any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.given_up.load(Relaxed)
     }
 
     fn open_file(&mut self) -> io::Result<()> {
@@ -134,7 +146,11 @@ impl Output {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 // A pipe is full: whoever reads it is slow.
-                Err(error) if error.kind() == ErrorKind::WouldBlock && !self.moved.load(Relaxed) => {
+                Err(error)
+                    if error.kind() == ErrorKind::WouldBlock
+                        && !self.moved.load(Relaxed)
+                        && !self.given_up.load(Relaxed) =>
+                {
                     std::thread::sleep(STALL);
                 }
                 Err(error) => {
@@ -206,7 +222,7 @@ mod tests {
     fn a_file_that_is_large_is_moved_away_and_so_many_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("access.log");
-        let mut output = Output::open(&log(&path, 2), Arc::default()).unwrap();
+        let mut output = Output::open(&log(&path, 2), Arc::default(), Arc::default()).unwrap();
         for number in 0..5 {
             output.write(format!("{number}{}\n", "x".repeat(70)).as_bytes()).unwrap();
         }
@@ -221,9 +237,9 @@ mod tests {
     #[test]
     fn what_cannot_be_opened_says_what_and_why() {
         let folder = tempfile::tempdir().unwrap();
-        let error =
-            Output::open(&log(&folder.path().join("none/access.log"), 1), Arc::default()).err().unwrap();
+        let open = |path: &Path| Output::open(&log(path, 1), Arc::default(), Arc::default());
+        let error = open(&folder.path().join("none/access.log")).err().unwrap();
         assert!(error.to_string().contains("access_log.output: cannot open"), "{error}");
-        assert!(Output::open(&log(folder.path(), 1), Arc::default()).is_err());
+        assert!(open(folder.path()).is_err());
     }
 }

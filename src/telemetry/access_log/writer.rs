@@ -38,6 +38,9 @@ impl Writer {
     /// Writes until it is told to end.
     pub(super) fn run(mut self, messages: &Receiver<Message>) {
         for message in messages {
+            if self.output.is_given_up() {
+                return;
+            }
             self.output.follow();
             match message {
                 Message::Batch(batch) => self.write(batch),
@@ -83,7 +86,7 @@ impl Writer {
         };
         self.text.clear();
         let counts = &self.shared.access_log;
-        counts.written.add(written);
-        counts.failed.add(lines - written);
+        counts.written.add_beside(written);
+        counts.failed.add_beside(lines - written);
     }
 }
