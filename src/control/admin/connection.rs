@@ -44,13 +44,18 @@ struct Limits {
 const LIMITS: Limits =
     Limits { head: Duration::from_secs(10), life: Duration::from_secs(60), end: Duration::from_secs(10) };
 
+/// For the first request of a client that has connected just before another process took the place of this one: less than this
+/// process waits for the last answers.
+const FIRST: Duration = Duration::from_secs(1);
+
 /// Bytes of a request head.
 const HEAD_MAX: usize = 64 * 1024;
 
 /// Wait after a failed accept, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers on `listener` until dropped. Needs a `LocalSet`.
+/// Answers on `listener` until dropped; who connects once another process has taken the place of this one is for that. Needs a
+/// `LocalSet`.
 pub(in crate::control) async fn serve(control: Rc<Control>, listener: AdminListener) {
     let (slots, feed) = (Arc::new(Semaphore::new(CONNECTIONS_MAX)), Rc::new(Feed::new(events::STEP)));
     let fed = (control.clone(), feed.clone());
@@ -61,8 +66,8 @@ pub(in crate::control) async fn serve(control: Rc<Control>, listener: AdminListe
     };
     if let Err(error) = served {
         error!(%error, "the admin API cannot be served");
-        std::future::pending::<()>().await;
     }
+    std::future::pending::<()>().await;
 }
 
 async fn serve_tcp(
@@ -73,7 +78,12 @@ async fn serve_tcp(
 ) -> io::Result<()> {
     let socket = TcpListener::from_std(socket)?;
     while let Ok(slot) = slots.clone().acquire_owned().await {
-        match socket.accept().await.and_then(|(stream, _)| Ok((stream.local_addr()?, stream))) {
+        let accepted = tokio::select! {
+            biased;
+            () = control.succeeded() => break,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted.and_then(|(stream, _)| Ok((stream.local_addr()?, stream))) {
             Ok((local, stream)) => {
                 spawn_local(hold(
                     slot,
@@ -94,7 +104,12 @@ async fn serve_unix(
 ) -> io::Result<()> {
     let socket = UnixListener::from_std(socket)?;
     while let Ok(slot) = slots.clone().acquire_owned().await {
-        match socket.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            () = control.succeeded() => break,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, _)) => {
                 spawn_local(hold(slot, connection(control.clone(), feed.clone(), stream, None, LIMITS)));
             }
@@ -128,6 +143,9 @@ async fn connection<S>(
     let _open = Open::count(&control);
     let hold = Rc::new(Hold::default());
     let service = service_fn(|request| {
+        if !hold.is_asked.replace(true) {
+            hold.first.notify_one();
+        }
         let control = control.clone();
         // A reload may have brought another token.
         let token = control.running().config.admin.as_ref().and_then(|admin| admin.token.clone());
@@ -144,6 +162,14 @@ async fn connection<S>(
             () = control.succeeded() => match hold.streams.get() {
                 true => return Ok(()),
                 false => {
+                    if !hold.is_asked.get() {
+                        tokio::select! {
+                            ended = timeout(FIRST, connection.as_mut()) => if let Ok(ended) = ended {
+                                return ended;
+                            },
+                            () = hold.first.notified() => {}
+                        }
+                    }
                     connection.as_mut().graceful_shutdown();
                     timeout(limits.end, connection.as_mut()).await
                 }

@@ -57,9 +57,13 @@ struct Stream {
     hold: Rc<Hold>,
 }
 
-/// What a stream means for the connection that it is on.
+/// What a connection has been asked, and what a stream means for it.
 #[derive(Default)]
 pub(super) struct Hold {
+    /// A request has come.
+    pub(super) is_asked: Cell<bool>,
+    /// Rung at the first.
+    pub(super) first: Notify,
     /// A stream is on it: the life of other connections does not count.
     pub(super) streams: Cell<bool>,
     /// Rung when the reader has not taken anything for too long.
