@@ -33,6 +33,9 @@ command -v chromium-headless-shell chromium google-chrome >/dev/null || missing+
 # Other proxies, whose configurations the documents show beside ours.
 command -v haproxy >/dev/null || missing+=(haproxy)
 command -v nginx >/dev/null || missing+=(nginx-light)
+# DynamoDB's API, in JavaScript: see below.
+command -v node >/dev/null || missing+=(nodejs)
+command -v npm >/dev/null || missing+=(npm)
 # A terminal for what draws on one.
 command -v tmux >/dev/null || missing+=(tmux)
 # Reads what we measure, and judges our alert rules.
@@ -58,6 +61,12 @@ fi
 # axe-core, which judges pages; the rest of the package that brings it is not used.
 if ! find "$python/lib" -name axe.min.js | grep -q .; then
     "$python/bin/pip" install --quiet --disable-pip-version-check --no-deps axe-playwright-python==0.1.8
+fi
+
+# dynalite, which answers as DynamoDB does, without the part that is built and keeps things on the disk.
+node=${CARGO_TARGET_DIR:-target}/node
+if [ ! -e "$node/node_modules/dynalite/package.json" ]; then
+    npm install --prefix "$node" --no-save --no-audit --no-fund --omit=optional --ignore-scripts --silent dynalite@3.2.2
 fi
 
 # Black-box tests hold thousands of sockets.

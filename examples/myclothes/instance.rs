@@ -122,6 +122,7 @@ pub(crate) async fn run(options: Options) -> Result<(), String> {
     let store = Arc::new(store);
     let carts =
         Carts::open(&carts.place, &data, store.form_secret()).map_err(|error| format!("{name}: {error}"))?;
+    carts.prepare().await.map_err(|error| format!("{name}: {error}"))?;
     let carts = Arc::new(carts);
     let acceptor = trust.acceptor().map_err(|error| format!("{name}: {error}"))?;
     let listener = TcpListener::bind(address)

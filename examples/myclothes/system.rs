@@ -85,7 +85,8 @@ pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
     check_addresses(&options, &config)?;
     let no_cache = cache::Options::default();
     let store = Store::open(&options.database, &no_cache, &data.folder, "").await.map_err(Trouble::new)?;
-    Carts::open(&options.carts.place, &data.folder, store.form_secret()).map_err(Trouble::new)?;
+    let carts = Carts::open(&options.carts.place, &data.folder, store.form_secret()).map_err(Trouble::new)?;
+    carts.prepare().await.map_err(Trouble::new)?;
 
     let plan = Plan { program: own_program()?, config_file, config, certificates };
     let system = tokio::select! {

@@ -1,10 +1,17 @@
 //! Where carts live: what each place keeps when an instance dies, and what it says when it cannot keep something.
 
+use std::process::Stdio;
+
 use crate::browser::Browser;
 use crate::cache::redis;
-use crate::processes::{Instance, run_to_end, until};
+use crate::processes::{Instance, SOON, program, run_to_end, until};
 use http::StatusCode;
 use serde_json::{Value, json};
+
+#[path = "../support/dynalite.rs"]
+#[allow(dead_code, reason = "a module of several test binaries, each of which uses its own part")]
+mod dynalite;
+use dynalite::Dynalite;
 
 async fn add(visitor: &mut Browser, product: i64, quantity: i64) {
     let answer =
@@ -67,6 +74,36 @@ async fn carts_in_redis_outlive_their_instance_and_its_password_is_in_the_enviro
     let place = format!("redis://{}", server.address());
     let left = after_a_death_in(&["--carts", &place], &[("REDISCLI_AUTH", "s3cret")]).await;
     assert_eq!(left, (vec![(13, 2)], true));
+}
+
+/// What every request to DynamoDB is signed with.
+const AWS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "a-test"), ("AWS_SECRET_ACCESS_KEY", "a-test's")];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carts_in_dynamodb_outlive_their_instance() {
+    let server = Dynalite::start();
+    let left = after_a_death_in(&["--carts", &server.place("carts")], &AWS).await;
+    assert_eq!(left, (vec![(13, 2)], true));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_does_not_start_without_what_it_would_never_work_without() {
+    let server = Dynalite::start();
+    let data = tempfile::tempdir().unwrap();
+    let place = server.place("carts");
+    let without_table = place.replace("create=true", "create=false");
+    for (carts, environment, said) in [
+        (&place, &AWS[..1], "AWS_SECRET_ACCESS_KEY is not set"),
+        (&without_table, &AWS[..], "there is no table carts in DynamoDB"),
+    ] {
+        let mut instance = tokio::process::Command::new(program());
+        instance.args(["instance", "--supervised", "--carts", carts, "--address", "127.0.1.1:0", "--data"]);
+        instance.arg(data.path()).env_remove("AWS_SECRET_ACCESS_KEY").envs(environment.iter().copied());
+        let output = instance.stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(SOON, output).await.expect("it still runs").unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains(said), "{told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

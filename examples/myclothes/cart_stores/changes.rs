@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::cookie::Cookie;
+use super::dynamodb::{DynamoDb, Login};
 use super::memory::Memory;
 use super::redis::Redis;
 use super::sqlite::Sqlite;
@@ -29,6 +30,7 @@ pub(crate) enum Carts {
     Cookie(Cookie),
     Sqlite(Sqlite),
     Redis(Box<Redis>),
+    DynamoDb(Box<DynamoDb>),
 }
 
 impl Carts {
@@ -38,10 +40,23 @@ impl Carts {
             Place::Memory => Self::Memory(Memory::default()),
             Place::Cookie => Self::Cookie(Cookie::new(secret).map_err(|failure| failure.message())?),
             Place::Redis(address) => Self::Redis(Box::new(Redis::new(address))),
+            Place::DynamoDb(address) => {
+                let login = Login::new(address, |name| std::env::var(name).ok())?;
+                Self::DynamoDb(Box::new(DynamoDb::new(address, login)))
+            }
             Place::Sqlite => Self::Sqlite(Sqlite::open(data).map_err(|error| {
                 format!("the carts in {} cannot be used: {error}", data.join("carts.db").display())
             })?),
         })
+    }
+
+    /// Finds out, before anything is served, what would never work. A store that does not answer now is no error: requests say so
+    /// until it does. The error is one line.
+    pub(crate) async fn prepare(&self) -> Result<(), String> {
+        match self {
+            Self::DynamoDb(store) => store.prepare().await,
+            Self::Memory(_) | Self::Cookie(_) | Self::Sqlite(_) | Self::Redis(_) => Ok(()),
+        }
     }
 
     /// The session of a visitor, if there is one.
@@ -148,6 +163,7 @@ impl CartStore for Carts {
             Self::Cookie(store) => store.load(visitor).await,
             Self::Sqlite(store) => store.load(visitor).await,
             Self::Redis(store) => store.load(visitor).await,
+            Self::DynamoDb(store) => store.load(visitor).await,
         }
     }
 
@@ -157,6 +173,7 @@ impl CartStore for Carts {
             Self::Cookie(store) => store.save(of, expected, new).await,
             Self::Sqlite(store) => store.save(of, expected, new).await,
             Self::Redis(store) => store.save(of, expected, new).await,
+            Self::DynamoDb(store) => store.save(of, expected, new).await,
         }
     }
 
@@ -166,6 +183,7 @@ impl CartStore for Carts {
             Self::Cookie(store) => store.remove(visitor, expected).await,
             Self::Sqlite(store) => store.remove(visitor, expected).await,
             Self::Redis(store) => store.remove(visitor, expected).await,
+            Self::DynamoDb(store) => store.remove(visitor, expected).await,
         }
     }
 
@@ -175,6 +193,7 @@ impl CartStore for Carts {
             Self::Cookie(store) => store.forget_old(now).await,
             Self::Sqlite(store) => store.forget_old(now).await,
             Self::Redis(store) => store.forget_old(now).await,
+            Self::DynamoDb(store) => store.forget_old(now).await,
         }
     }
 }

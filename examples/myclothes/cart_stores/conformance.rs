@@ -6,11 +6,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use super::dynamodb::{DynamoDb, Login};
 use super::{CartStore as _, Carts, Held, Place, Version, Written};
 use crate::carts::Basket;
 use crate::failure::Failure;
 use crate::redis_servers::{Server, Watched};
 use crate::sessions::{self, LIFETIME, Session, Visitor};
+
+#[path = "../../../tests/support/dynalite.rs"]
+mod dynalite;
+
+use dynalite::Dynalite;
 
 const SECRET: &[u8] = b"what the instances share";
 
@@ -407,4 +413,75 @@ async fn carts_in_a_redis_cluster_conform_and_only_those_of_a_dead_server_are_aw
     }
     assert!(away > 0, "nobody had a cart there");
     drop((first, second));
+}
+
+/// Two instances with these credentials, whatever the environment says.
+async fn dynamodb(place: &str) -> [Arc<Carts>; 2] {
+    let Place::DynamoDb(address) = place.parse().unwrap() else { panic!("{place}") };
+    let carts = [(); 2].map(|()| {
+        let login = Login::new(&address, |name| Some(format!("a test's {name}"))).unwrap();
+        Arc::new(Carts::DynamoDb(Box::new(DynamoDb::new(&address, login))))
+    });
+    let [here, there] = &carts;
+    let (first, second) = tokio::join!(here.prepare(), there.prepare());
+    first.and(second).unwrap();
+    carts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn carts_in_dynamodb_conform_and_are_never_shown_empty_while_it_is_away() {
+    let mut server = Dynalite::start();
+    let place = server.place("carts");
+    let [here, there] = dynamodb(&place).await;
+    conforms(Arc::clone(&here), there, Promise::All).await;
+
+    let ana = add(&here, &Visitor::new(), 13, 2).await.unwrap();
+    // One that hangs, then one that is gone.
+    let pid = rustix::process::Pid::from_raw(server.pid().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let asked = std::time::Instant::now();
+    assert!(matches!(here.find(&ana).await, Err(Failure::CartsAway)));
+    assert!(matches!(add(&here, &ana, 1, 1).await, Err(Failure::CartsAway)));
+    assert!(asked.elapsed() < std::time::Duration::from_secs(20), "each has a deadline of a few seconds");
+    // Who starts now serves the catalogue.
+    let [late, _] = dynamodb(&place).await;
+    assert!(matches!(late.find(&ana).await, Err(Failure::CartsAway)));
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).unwrap();
+    assert_eq!(lines(&late, &ana).await, [(13, 2)]);
+    server.kill();
+    assert!(matches!(here.find(&ana).await, Err(Failure::CartsAway)));
+    assert!(matches!(add(&here, &ana, 1, 1).await, Err(Failure::CartsAway)));
+    assert!(matches!(here.log_out(&ana).await, Err(Failure::CartsAway)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_largest_cart_fits_into_an_item_of_dynamodb() {
+    let server = Dynalite::start();
+    let [here, there] = dynamodb(&server.place("carts")).await;
+    let fill = |session: &mut Session| {
+        let products = i64::MAX - crate::carts::MAX_LINES as i64..i64::MAX;
+        session.basket.lines = products.map(|product| (product, crate::carts::MAX_LINE)).collect();
+        Ok(())
+    };
+    let ana = Visitor::new();
+    let (full, cookies) = here.change(&ana, fill).await.unwrap();
+    assert_eq!(there.find(&ana.after(&cookies)).await.unwrap(), Some(full));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_of_dynamodb_that_is_missing_is_told_before_anything_is_served() {
+    let server = Dynalite::start();
+    let place = server.place("carts").replace("create=true", "create=false");
+    let Place::DynamoDb(address) = place.parse().unwrap() else { panic!("{place}") };
+    let login = Login::new(&address, |name| Some(name.to_owned())).unwrap();
+    let missing = DynamoDb::new(&address, login).prepare().await.unwrap_err();
+    for said in [
+        "no table carts",
+        "--table-name carts",
+        "AttributeName=sid_hash",
+        "AttributeName=expires",
+        "create=true",
+    ] {
+        assert!(missing.contains(said), "{missing}");
+    }
 }

@@ -5,6 +5,7 @@
 //! changes.rs  one change at a time counts       cookie.rs   with the visitor, sealed
 //!                                               sqlite.rs   a file that all instances open
 //!                                               redis.rs    one server, Sentinels, or a cluster
+//!                                               dynamodb/   a table of DynamoDB
 //! ```
 //!
 //! Every store does the same three things with one key: [`load`](CartStore::load), and [`save`](CartStore::save) and
@@ -16,6 +17,7 @@ mod changes;
 #[cfg(test)]
 mod conformance;
 mod cookie;
+mod dynamodb;
 mod memory;
 mod place;
 mod redis;
@@ -31,8 +33,8 @@ use crate::sessions::{Session, Visitor};
 #[derive(Debug, Clone, clap::Args)]
 #[group(skip)]
 pub(crate) struct Options {
-    /// Where carts and logins live: memory, cookie, sqlite, redis://HOST:PORT, redis+sentinel://HOST:PORT,…/NAME or
-    /// redis+cluster://HOST:PORT,…
+    /// Where carts and logins live: memory, cookie, sqlite, redis://HOST:PORT, redis+sentinel://HOST:PORT,…/NAME,
+    /// redis+cluster://HOST:PORT,… or dynamodb://TABLE?region=REGION
     #[arg(long = "carts", value_name = "WHERE", default_value = "sqlite")]
     pub(crate) place: Place,
 }

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::redis::Address;
+use super::dynamodb;
+use crate::redis;
 
 /// Where carts and logins live.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +16,9 @@ pub(crate) enum Place {
     /// `sqlite`
     Sqlite,
     /// `redis://…`, `redis+sentinel://…`, `redis+cluster://…`
-    Redis(Address),
+    Redis(redis::Address),
+    /// `dynamodb://…`
+    DynamoDb(dynamodb::Address),
 }
 
 impl Place {
@@ -33,13 +36,14 @@ impl FromStr for Place {
             "memory" => Ok(Self::Memory),
             "cookie" => Ok(Self::Cookie),
             "sqlite" => Ok(Self::Sqlite),
-            _ => match Address::parse(text) {
-                Some(address) => address.map(Self::Redis),
-                None => {
-                    Err("write memory, cookie, sqlite, redis://…, redis+sentinel://… or redis+cluster://…"
+            _ => {
+                let redis = || Some(redis::Address::parse(text)?.map(Self::Redis));
+                let dynamodb = || Some(dynamodb::Address::parse(text)?.map(Self::DynamoDb));
+                redis().or_else(dynamodb).unwrap_or_else(|| {
+                    Err("write memory, cookie, sqlite, redis://…, redis+sentinel://…, redis+cluster://… or dynamodb://…"
                         .to_owned())
-                }
-            },
+                })
+            }
         }
     }
 }
@@ -52,6 +56,7 @@ impl fmt::Display for Place {
             Self::Cookie => f.write_str("cookie"),
             Self::Sqlite => f.write_str("sqlite"),
             Self::Redis(address) => address.fmt(f),
+            Self::DynamoDb(address) => address.fmt(f),
         }
     }
 }
