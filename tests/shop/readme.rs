@@ -2,14 +2,18 @@
 
 use std::path::Path;
 use std::process::Output;
+use std::time::Duration;
 
 use crate::browser::Browser;
 use crate::group::ask;
-use crate::processes::{Instance, SOON, System, run_to_end, until};
+use crate::processes::{Instance, System, run_to_end, until};
 use hickory_server::proto::rr::RecordType;
 use http::Method;
 use serde_json::Value;
 use tokio::process::Command;
+
+/// For one command: longer than a request waits that meets the hung instance (`first_byte`, 30 seconds) before another one answers it.
+const LONG: Duration = Duration::from_secs(60);
 
 /// The commands in its shell blocks, each on one line and without comments.
 fn readme_commands() -> Vec<String> {
@@ -70,7 +74,7 @@ async fn every_command_of_the_readme_works() {
 /// Runs a command of the README, which must succeed.
 async fn shell(command: &str, folder: &Path) -> Output {
     let run = Command::new("sh").args(["-c", command]).current_dir(folder).kill_on_drop(true).output();
-    let output = tokio::time::timeout(SOON, run).await.expect(command).unwrap();
+    let output = tokio::time::timeout(LONG, run).await.expect(command).unwrap();
     assert!(output.status.success(), "is curl installed? {command}: {output:?}");
     output
 }
