@@ -57,10 +57,12 @@ impl Record {
     /// Decides whether it is sampled, if anybody wants spans. Before anything is noted.
     pub(crate) fn sample(&mut self, origin: &Origin, headers: &mut Fields) {
         let Some(spans) = &self.worker.spans else { return };
-        let (came, random) = (TraceParent::of(headers), &self.worker.random);
-        if !spans.sampler().wants(came.map(TraceParent::is_sampled), origin.is_trusted(), random.next()) {
+        let random = &self.worker.random;
+        let flag = || TraceParent::of(headers).map(TraceParent::is_sampled);
+        if !spans.sampler().wants(flag, origin.is_trusted(), random.next()) {
             return;
         }
+        let came = TraceParent::of(headers);
         if came.is_none() {
             traceparent::forget(headers);
         }

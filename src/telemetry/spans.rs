@@ -143,19 +143,17 @@ impl Sampler {
         Self { below: (share * u64::MAX as f64) as u64, parents }
     }
 
-    /// Whether a request is sampled. `parent` is what its `traceparent` says, and `trusted` whether that came from a trusted
-    /// proxy.
-    pub fn wants(self, parent: Option<bool>, trusted: bool, random: u64) -> bool {
+    /// Whether a request is sampled. `parent` reads what its `traceparent` says, if that counts, and `trusted` is whether it came
+    /// from a trusted proxy.
+    pub fn wants(self, parent: impl FnOnce() -> Option<bool>, trusted: bool, random: u64) -> bool {
         let believed = match self.parents {
             Parents::Trusted => trusted,
             Parents::All => true,
             Parents::None => false,
         };
-        match parent {
-            Some(sampled) if believed => sampled,
-            // The largest number there is would else never be sampled.
-            _ => random < self.below || self.below == u64::MAX,
-        }
+        let decided = if believed { parent() } else { None };
+        // The largest number there is would else never be sampled.
+        decided.unwrap_or(random < self.below || self.below == u64::MAX)
     }
 }
 
@@ -165,20 +163,21 @@ mod tests {
 
     #[test]
     fn a_share_of_the_requests_is_sampled_and_all_or_none_are_exact() {
-        let wants = |share: f64, random: u64| Sampler::new(share, Parents::None).wants(None, true, random);
+        let wants = |share: f64, random: u64| Sampler::new(share, Parents::None).wants(|| None, true, random);
         assert!([0, 1, u64::MAX].iter().all(|random| !wants(0.0, *random) && wants(1.0, *random)));
         assert!(wants(0.25, u64::MAX / 4 - 10_000) && !wants(0.25, u64::MAX / 4 + 10_000));
     }
 
     #[test]
     fn a_parent_decides_if_it_is_believed() {
-        let wants =
-            |parents, parent, trusted| Sampler::new(0.0, parents).wants(Some(parent), trusted, u64::MAX / 2);
+        let wants = |parents, parent, trusted| {
+            Sampler::new(0.0, parents).wants(|| Some(parent), trusted, u64::MAX / 2)
+        };
         assert!(wants(Parents::Trusted, true, true) && wants(Parents::All, true, false));
         assert!(!wants(Parents::Trusted, true, false) && !wants(Parents::None, true, true));
         // Also against the share.
-        assert!(!Sampler::new(1.0, Parents::All).wants(Some(false), false, 0));
-        assert!(Sampler::new(1.0, Parents::Trusted).wants(Some(false), false, 0));
+        assert!(!Sampler::new(1.0, Parents::All).wants(|| Some(false), false, 0));
+        assert!(Sampler::new(1.0, Parents::Trusted).wants(|| Some(false), false, 0));
     }
 
     #[test]
