@@ -237,6 +237,8 @@ async fn an_upgrade_is_shown_from_its_start_to_the_end_of_the_old_process() {
     seen(&mut page, "upgraded").await;
     gate.open();
     assert_eq!(held.response().await.text(), "finished");
+    // It may have been answered before it was asked to leave.
+    drop(held);
     page.until("nothing is left of it", "document.getElementById('notices').innerText === ''").await;
 }
 
