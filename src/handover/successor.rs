@@ -1,9 +1,10 @@
 //! The old process' side: it starts the new one, hands over to it, and goes on if anything is wrong with that.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -62,7 +63,7 @@ pub struct Successor {
 impl Program {
     /// This process as it was started.
     pub fn this() -> io::Result<Self> {
-        Ok(Self { file: env::current_exe()?, arguments: env::args_os().skip(1).collect() })
+        Ok(Self { file: named(env::current_exe()?), arguments: env::args_os().skip(1).collect() })
     }
 
     fn start(&self, binary: Option<&Path>) -> Result<(Started, UnixStream), Refused> {
@@ -79,6 +80,14 @@ impl Program {
         let child = command.spawn().map_err(cannot)?;
         Ok((Started(Some(child)), ours))
     }
+}
+
+/// The path of a program as it was started. When the file was replaced in the moment of the start, the kernel says so behind its
+/// name.
+fn named(file: PathBuf) -> PathBuf {
+    let name = file.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    let name = name.filter(|_| !file.exists()).map(|name| PathBuf::from(OsStr::from_bytes(name)));
+    name.unwrap_or(file)
 }
 
 /// A process that is killed unless it has taken over.
@@ -323,5 +332,20 @@ impl Successor {
         while !reporting.is_finished() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_replaced_as_it_started_is_found_at_its_place() {
+        assert_eq!(named("/none/selvedge (deleted)".into()), Path::new("/none/selvedge"));
+        assert_eq!(named("/none/selvedge".into()), Path::new("/none/selvedge"));
+        let folder = tempfile::tempdir().unwrap();
+        let odd = folder.path().join("selvedge (deleted)");
+        std::fs::write(&odd, "").unwrap();
+        assert_eq!(named(odd.clone()), odd);
     }
 }
