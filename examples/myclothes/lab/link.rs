@@ -1,6 +1,6 @@
 //! What lies between the zones: distance. Packets from one zone to another are carried here, and arrive later.
 //!
-//! A kernel with netem could do it, but not every kernel has it; this needs only the device `tun`. Each zone, the shoppers and the lab
+//! Where the kernel has netem, it does this ([`super::netem`]); not every kernel has it, and this needs only the device `tun`. Each zone, the shoppers and the lab
 //! hang here with a `tun` of their own. A zone can be cut off (its packets vanish in both directions, and nobody is told, as when
 //! a cable is cut) or moved away. Packets keep their order, and a queue that is full drops what comes last.
 
@@ -21,11 +21,11 @@ use super::network::WAN;
 use super::plan::uplinks;
 
 /// From one zone to another, one way.
-const DISTANCE: Duration = Duration::from_micros(500);
+pub(super) const DISTANCE: Duration = Duration::from_micros(500);
 /// From the shoppers and the lab to a zone, one way.
-const OUTER_DISTANCE: Duration = Duration::from_millis(2);
+pub(super) const OUTER_DISTANCE: Duration = Duration::from_millis(2);
 /// Packets on their way from one to another.
-const MAX_QUEUE: usize = 8192;
+pub(super) const MAX_QUEUE: usize = 8192;
 /// Largest packet.
 const MAX_PACKET: usize = 65_536;
 /// Longest time between two looks for orders.

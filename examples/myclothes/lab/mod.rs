@@ -4,7 +4,7 @@
 //! plan.rs     machines, groups, who may ask whom (pure)         run.rs       the lab's process: order of start, faults, fail-over
 //! groups.rs   security groups as nftables' rules (pure)         process.rs   a process on a machine
 //! network.rs  namespaces and links, made and removed            nodes.rs redis.rs postgres.rs   what runs there
-//! link.rs     the distance between zones                        step.rs      the steps of the architecture
+//! link.rs netem.rs   the distance between zones                 step.rs      the steps of the architecture
 //! matrix.rs   who reaches whom, probed                          chaos.rs     a disaster under shoppers, measured
 //! folder.rs packages.rs   what is needed of the system          disaster.rs shoppers.rs names.rs table.rs   its parts
 //! ```
@@ -18,6 +18,7 @@ mod groups;
 mod link;
 mod matrix;
 mod names;
+mod netem;
 mod network;
 mod nodes;
 mod packages;
@@ -114,7 +115,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Trouble> {
         Command::Link => {
             let (sender, orders) = mpsc::channel();
             std::thread::spawn(move || parent::each_line(|line| sender.send(line).is_ok()));
-            link::run(&orders).map_err(Trouble::new)
+            match network::has_kernel_distance() {
+                true => netem::run(&orders),
+                false => link::run(&orders).map_err(Trouble::new),
+            }
         }
         Command::Shop(crowd) => crate::block_on(shoppers::run(crowd)),
         Command::Probe => crate::block_on(matrix::probe()),
@@ -230,6 +234,8 @@ async fn status() -> Result<(), Trouble> {
         plan::edge(0).ip
     );
     println!("  ip netns exec client curl http://{}/api/whoami", plan::edge(0).ip);
+    let by = if network::has_kernel_distance() { "netem" } else { "a process that carries the packets" };
+    println!("The distance between the zones is made by {by}.");
     println!("What happens is written to {}/log.", folder::path().display());
     Ok(())
 }
