@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::folder;
 use super::link::Fault;
 use super::plan::{ZONES, edge, postgres};
+use super::postgres::Programs;
 use super::run::{Status, Wish, ask};
+use super::step::Step;
 use super::{network, redis};
 use crate::asg::command as group;
 use crate::trouble::Trouble;
@@ -74,10 +76,11 @@ impl Disaster {
         }
     }
 
-    /// Why nothing can come of it for the shop; `None` if something can.
-    pub(crate) fn missing(self) -> Option<&'static str> {
+    /// Why it cannot happen in this step; `None` if it can.
+    pub(crate) fn missing(self, step: Step) -> Option<&'static str> {
         match self {
-            Self::RedisKilled | Self::PostgresKilled => Some("the shop keeps nothing there"),
+            Self::RedisKilled if !step.has_redis() => Some("no Redis"),
+            Self::PostgresKilled if !step.is_replicated() => Some("no PostgreSQL"),
             _ => None,
         }
     }
@@ -107,7 +110,7 @@ impl Disaster {
     }
 }
 
-/// Waits until everything is as it was before: all processes, all instances.
+/// Waits until everything is as it was before: all processes, all instances, all replicas.
 pub(crate) async fn heal() -> Result<(), Trouble> {
     resize(2 * ZONES.len()).await?;
     let start = std::time::Instant::now();
@@ -121,7 +124,8 @@ pub(crate) async fn heal() -> Result<(), Trouble> {
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    until_steady().await
+    until_steady().await?;
+    until_replicated().await
 }
 
 async fn link(zone: usize, fault: Fault) -> Result<(), Trouble> {
@@ -169,16 +173,50 @@ pub(crate) async fn until_steady() -> Result<(), Trouble> {
     }
 }
 
-/// The process that is Redis' primary, as the servers themselves say.
+/// Waits until all replicas follow the primaries. A former primary of Redis is told so by the Sentinels some ten seconds after it came back.
+async fn until_replicated() -> Result<(), Trouble> {
+    let start = std::time::Instant::now();
+    loop {
+        let status = ask(&Wish::Status).await?;
+        if !status.step.is_replicated() {
+            return Ok(());
+        }
+        let primaries = redis_primaries(&status)?;
+        let followed = |said: &String| said.contains(&format!("connected_slaves:{}", ZONES.len() - 1));
+        let redis_is_whole = matches!(&primaries[..], [(_, said)] if followed(said));
+        if redis_is_whole && postgres_is_whole(status.postgres_primary).await {
+            return Ok(());
+        }
+        if start.elapsed() > LONG {
+            return Err(Trouble::new(format!("not every replica follows its primary after {LONG:?}")));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+async fn postgres_is_whole(primary: Option<usize>) -> bool {
+    let (Some(primary), Ok(programs)) = (primary, Programs::find()) else { return false };
+    let question = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'".to_owned();
+    let replicas = programs.ask("postgres", primary, &[question]).await.ok();
+    replicas.and_then(|said| said.trim().parse().ok()) == Some(ZONES.len() - 1)
+}
+
+/// The process that is Redis' primary.
 fn redis_primary(status: &Status) -> Result<String, Trouble> {
-    let servers = status.processes.iter().filter(|(name, pid)| name.ends_with("-redis") && **pid > 0);
-    for (name, _) in servers {
+    let primaries = redis_primaries(status)?;
+    primaries.into_iter().next().map(|(name, _)| name).ok_or_else(|| Trouble::new("no Redis is the primary"))
+}
+
+/// Those that say of themselves that they are the primary, with all that they say of their replicas.
+fn redis_primaries(status: &Status) -> Result<Vec<(String, String)>, Trouble> {
+    let mut primaries = Vec::new();
+    for (name, _) in status.processes.iter().filter(|(name, pid)| name.ends_with("-redis") && **pid > 0) {
         let mut command = std::process::Command::new("redis-cli");
         command.arg("-s").arg(redis::socket(name)).args(["info", "replication"]);
-        let said = network::run(&mut command)?;
-        if String::from_utf8_lossy(&said.stdout).contains("role:master") {
-            return Ok(name.clone());
+        let said = String::from_utf8_lossy(&network::run(&mut command)?.stdout).into_owned();
+        if said.contains("role:master") {
+            primaries.push((name.clone(), said));
         }
     }
-    Err(Trouble::new("no Redis is the primary"))
+    Ok(primaries)
 }

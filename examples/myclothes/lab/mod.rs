@@ -4,14 +4,17 @@
 //! plan.rs     machines, groups, who may ask whom (pure)         run.rs       the lab's process: order of start, faults, fail-over
 //! groups.rs   security groups as nftables' rules (pure)         process.rs   a process on a machine
 //! network.rs  namespaces and links, made and removed            nodes.rs redis.rs postgres.rs   what runs there
-//! link.rs netem.rs   the distance between zones                 step.rs      the steps of the architecture
-//! matrix.rs   who reaches whom, probed                          chaos.rs     a disaster under shoppers, measured
-//! folder.rs packages.rs   what is needed of the system          disaster.rs shoppers.rs names.rs table.rs   its parts
+//! link.rs     the distance between zones, carried by a process  step.rs      the steps of the architecture
+//! netem.rs    the same, by the kernel                           chaos.rs     a disaster under shoppers, measured
+//! matrix.rs   who reaches whom, probed                          disaster.rs promise.rs table.rs chart.rs   its parts
+//! folder.rs packages.rs   what is needed of the system          crowd.rs shoppers.rs names.rs times.rs   the shoppers
 //! ```
 //!
 //! `up` makes the network and starts [`run`] in it, in the background. `down` removes whatever is there of it, also after a crash.
 
 mod chaos;
+mod chart;
+mod crowd;
 mod disaster;
 mod folder;
 mod groups;
@@ -25,11 +28,13 @@ mod packages;
 mod plan;
 mod postgres;
 mod process;
+mod promise;
 mod redis;
 mod run;
 mod shoppers;
 mod step;
 mod table;
+mod times;
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
@@ -62,7 +67,7 @@ enum Command {
     /// Make the network, and start everything in it
     Up {
         /// The step of the architecture
-        #[arg(long, default_value = "cookie")]
+        #[arg(long, default_value = "full")]
         step: Step,
     },
     /// Stop everything, and remove all of it
@@ -84,7 +89,7 @@ enum Command {
     Probe,
     /// Shoppers
     #[command(hide = true)]
-    Shop(shoppers::Crowd),
+    Crowd(shoppers::Options),
 }
 
 /// Runs a command of the lab.
@@ -107,10 +112,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Trouble> {
         }
         Command::Status => crate::block_on(status()),
         Command::Matrix => matrix::run(),
-        Command::Chaos(options) => {
-            packages::check()?;
-            chaos::run(&options)
-        }
+        Command::Chaos(options) => chaos::run(&options),
         Command::Run(options) => crate::block_on(run::run(options)),
         Command::Link => {
             let (sender, orders) = mpsc::channel();
@@ -120,7 +122,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Trouble> {
                 false => link::run(&orders).map_err(Trouble::new),
             }
         }
-        Command::Shop(crowd) => crate::block_on(shoppers::run(crowd)),
+        Command::Crowd(options) => crate::block_on(shoppers::run(options)),
         Command::Probe => crate::block_on(matrix::probe()),
     }
 }

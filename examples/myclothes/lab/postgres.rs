@@ -35,31 +35,43 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 const PROMOTE: &str = include_str!("promote.sh");
 
+/// PostgreSQL's programs, run by its user.
+#[derive(Debug, Clone)]
+pub(crate) struct Programs {
+    folder: PathBuf,
+    user: User,
+}
+
 /// What all of it has in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Postgres {
-    programs: PathBuf,
-    user: User,
+    programs: Programs,
     /// Of both roles.
     password: String,
 }
 
 impl Postgres {
     pub(crate) fn new() -> Result<Self, Trouble> {
-        let programs = postgres_programs().ok_or_else(|| Trouble::new("PostgreSQL is not installed"))?;
+        let programs = Programs::find()?;
         let mut secret = [0; 16];
         crate::sessions::fill_random(&mut secret);
         let password = secret.iter().map(|byte| format!("{byte:02x}")).collect();
         let script = folder::path().join("promote.sh");
         std::fs::write(&script, PROMOTE)
             .map_err(|error| Trouble::new(format!("{} cannot be written: {error}", script.display())))?;
-        Ok(Self { programs, user: User::called("postgres")?, password })
+        Ok(Self { programs, password })
+    }
+
+    /// Where the shop finds its data: all servers; which of them is the primary is for the client to find out.
+    pub(crate) fn url(&self) -> String {
+        let hosts: Vec<_> = (0..ZONES.len()).map(|zone| postgres(zone).at(POSTGRES).to_string()).collect();
+        format!("postgres://{SHOP}:{}@{}/{SHOP}", self.password, hosts.join(","))
     }
 
     /// Makes the data of the primary of this zone.
     pub(crate) async fn create(&self, zone: usize) -> Result<Part, Trouble> {
         let machine = postgres(zone);
-        let folder = folder::of(&machine.name, &self.user)?;
+        let folder = folder::of(&machine.name, &self.programs.user)?;
         let data = folder.join("data");
         let args = [
             "--no-sync",
@@ -71,13 +83,13 @@ impl Postgres {
         let mut args: Vec<OsString> = args.map(OsString::from).into();
         args.extend(["--locale=C", "--pgdata"].map(OsString::from));
         args.push(data.clone().into());
-        self.run(&machine, "initdb", args).await?;
+        self.programs.run(&machine, "initdb", args).await?;
         let network = super::network::NETWORK;
         let access = data.join("pg_hba.conf");
         let lines = format!(
             "local all all peer\nhost all all {network} scram-sha-256\nhost replication {REPLICATOR} {network} scram-sha-256\n"
         );
-        folder::write(&access, &lines, &self.user)?;
+        folder::write(&access, &lines, &self.programs.user)?;
         Ok(self.part(&machine))
     }
 
@@ -92,14 +104,14 @@ impl Postgres {
             format!("CREATE ROLE {REPLICATOR} LOGIN REPLICATION PASSWORD '{password}'"),
             format!("CREATE DATABASE {SHOP} OWNER {SHOP}"),
         ];
-        self.ask(primary, &statements).await.map(drop)
+        self.programs.ask("postgres", primary, &statements).await.map(drop)
     }
 
     /// Waits until the server of this zone takes questions. It accepts connections some time before.
     pub(crate) async fn is_up(&self, zone: usize) -> Result<(), Trouble> {
         let start = Instant::now();
         loop {
-            match self.ask(zone, &["SELECT 1".to_owned()]).await {
+            match self.programs.ask("postgres", zone, &["SELECT 1".to_owned()]).await {
                 Ok(_) => return Ok(()),
                 Err(trouble) if start.elapsed() > DEADLINE => return Err(trouble),
                 Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
@@ -110,13 +122,13 @@ impl Postgres {
     /// Makes the data of a replica of this zone from that of the primary, which runs.
     pub(crate) async fn copy(&self, zone: usize, primary: usize) -> Result<Part, Trouble> {
         let machine = postgres(zone);
-        let data = folder::of(&machine.name, &self.user)?.join("data");
+        let data = folder::of(&machine.name, &self.programs.user)?.join("data");
         let mut args: Vec<OsString> = vec!["--dbname".into(), self.conninfo(primary).into()];
         let options =
             ["--checkpoint=fast", "--wal-method=stream", "--write-recovery-conf", "--no-sync", "--pgdata"];
         args.extend(options.map(OsString::from));
         args.push(data.into());
-        self.run(&machine, "pg_basebackup", args).await?;
+        self.programs.run(&machine, "pg_basebackup", args).await?;
         Ok(self.part(&machine))
     }
 
@@ -125,10 +137,10 @@ impl Postgres {
         let machine = postgres(zone);
         let folder = folder::path();
         let mut args: Vec<OsString> = vec![folder.join("promote.sh").into()];
-        args.extend([self.programs.clone().into(), folder.into()]);
+        args.extend([self.programs.folder.clone().into(), folder.into()]);
         args.extend([self.conninfo(zone), machine.name.clone()].map(OsString::from));
         args.extend(others.iter().map(|other| postgres(*other).name.into()));
-        self.run(&machine, "/bin/sh", args).await.map(drop)
+        self.programs.run(&machine, "/bin/sh", args).await.map(drop)
     }
 
     /// The one of these replicas that has received most.
@@ -136,7 +148,7 @@ impl Postgres {
         let question = ["SELECT pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0')::bigint".to_owned()];
         let mut best = None;
         for zone in zones {
-            let answer = self.ask(*zone, &question).await.ok();
+            let answer = self.programs.ask("postgres", *zone, &question).await.ok();
             let Some(received) = answer.and_then(|answer| answer.trim().parse::<u64>().ok()) else {
                 continue;
             };
@@ -147,25 +159,11 @@ impl Postgres {
         best.map(|(_, zone)| zone)
     }
 
-    /// What the server of this zone answers to the last of these statements.
-    pub(crate) async fn ask(&self, zone: usize, statements: &[String]) -> Result<String, Trouble> {
-        let machine = postgres(zone);
-        let mut args: Vec<OsString> =
-            ["-XAtq", "--set", "ON_ERROR_STOP=1", "--dbname"].map(OsString::from).into();
-        args.extend(["postgres".into(), "--host".into(), folder::path().join(&machine.name).into()]);
-        args.extend(
-            statements
-                .iter()
-                .flat_map(|statement| ["--command".to_owned(), statement.clone()].map(OsString::from)),
-        );
-        self.run(&machine, "psql", args).await
-    }
-
     /// Whether the machine of this zone reaches the primary.
     async fn reaches(&self, zone: usize, primary: usize) -> bool {
         let mut args: Vec<OsString> = ["--quiet", "--timeout", "1", "--host"].map(OsString::from).into();
         args.push(postgres(primary).ip.to_string().into());
-        self.run(&postgres(zone), "pg_isready", args).await.is_ok()
+        self.programs.run(&postgres(zone), "pg_isready", args).await.is_ok()
     }
 
     fn conninfo(&self, primary: usize) -> String {
@@ -191,11 +189,37 @@ impl Postgres {
             "wal_retrieve_retry_interval=500ms".to_owned(),
             "tcp_keepalives_idle=5".to_owned(),
         ];
-        let mut command: Vec<OsString> = vec![self.programs.join("postgres").into(), "-D".into()];
+        let mut command: Vec<OsString> = vec![self.programs.folder.join("postgres").into(), "-D".into()];
         command.push(folder.join("data").into());
         command.extend(settings.iter().flat_map(|setting| ["-c", setting].map(OsString::from)));
         let ready = Ready::AcceptsAt(folder.join(format!(".s.PGSQL.{POSTGRES}")));
-        other(machine, &machine.name, &self.user, command, ready)
+        other(machine, &machine.name, &self.programs.user, command, ready)
+    }
+}
+
+impl Programs {
+    pub(crate) fn find() -> Result<Self, Trouble> {
+        let folder = postgres_programs().ok_or_else(|| Trouble::new("PostgreSQL is not installed"))?;
+        Ok(Self { folder, user: User::called("postgres")? })
+    }
+
+    /// What the server of this zone answers to the last of these statements.
+    pub(crate) async fn ask(
+        &self,
+        database: &str,
+        zone: usize,
+        statements: &[String],
+    ) -> Result<String, Trouble> {
+        let machine = postgres(zone);
+        let mut args: Vec<OsString> =
+            ["-XAtq", "--set", "ON_ERROR_STOP=1", "--dbname"].map(OsString::from).into();
+        args.extend([database.into(), "--host".into(), folder::path().join(&machine.name).into()]);
+        args.extend(
+            statements
+                .iter()
+                .flat_map(|statement| ["--command".to_owned(), statement.clone()].map(OsString::from)),
+        );
+        self.run(&machine, "psql", args).await
     }
 
     /// Runs one of PostgreSQL's programs on a machine, and gives what it wrote.
@@ -203,7 +227,7 @@ impl Postgres {
         let mut all = inside(machine);
         all.extend(as_user(&self.user));
         all.push("--".into());
-        all.push(self.programs.join(program).into());
+        all.push(self.folder.join(program).into());
         all.extend(args);
         let mut command = Command::new("ip");
         command.args(all).current_dir("/").stdin(std::process::Stdio::null()).kill_on_drop(true);

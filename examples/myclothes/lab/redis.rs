@@ -1,6 +1,6 @@
-//! Redis in the lab: a primary in the first zone, a replica in each other, a Sentinel in all.
+//! Redis in the lab: one alone, or a primary in the first zone with a replica in each other and a Sentinel in all.
 //!
-//! Sentinels find a primary that
+//! Data is written to disk only where there are replicas: one that is alone has what its memory has. Sentinels find a primary that
 //! is gone after two seconds, and two of them decide. A primary that has lost all replicas takes no more writes, so that what it
 //! says yes to is not lost when the others have gone on without it.
 
@@ -15,17 +15,21 @@ use crate::trouble::Trouble;
 /// The name that Sentinels know the primary by.
 const PRIMARY: &str = "shop";
 
-/// The servers, and the Sentinels, which need them.
-pub(crate) fn parts() -> Result<(Vec<Part>, Vec<Part>), Trouble> {
+/// The servers, and the Sentinels, which need them: a server alone in the first zone, or all of it.
+pub(crate) fn parts(replicated: bool) -> Result<(Vec<Part>, Vec<Part>), Trouble> {
     let user = User::called("redis")?;
-    let machines: Vec<_> = (0..ZONES.len()).map(redis).collect();
+    let zones = if replicated { ZONES.len() } else { 1 };
+    let machines: Vec<_> = (0..zones).map(redis).collect();
     let (mut servers, mut sentinels) = (Vec::new(), Vec::new());
     for machine in &machines {
         let folder = folder::of(&machine.name, &user)?;
         let config = folder.join("redis.conf");
-        folder::write(&config, &server(machine, &machines[0], &folder), &user)?;
+        folder::write(&config, &server(machine, &machines, &folder), &user)?;
         let ready = Ready::AcceptsAt(folder.join("redis.sock"));
         servers.push(other(machine, &machine.name, &user, vec!["redis-server".into(), config.into()], ready));
+        if !replicated {
+            break;
+        }
         let config = folder.join("sentinel.conf");
         folder::write(&config, &sentinel(machine, &machines[0], &folder), &user)?;
         let name = format!("{}-sentinel", ZONES[machine.zone.unwrap_or_default()]);
@@ -36,21 +40,34 @@ pub(crate) fn parts() -> Result<(Vec<Part>, Vec<Part>), Trouble> {
     Ok((servers, sentinels))
 }
 
+/// How instances find one that is alone.
+pub(crate) fn url() -> String {
+    format!("redis://{}", redis(0).at(REDIS))
+}
+
+/// How instances find the primary by Sentinels.
+pub(crate) fn sentinel_url() -> String {
+    let sentinels: Vec<_> = (0..ZONES.len()).map(|zone| redis(zone).at(SENTINEL).to_string()).collect();
+    format!("redis+sentinel://{}/{PRIMARY}", sentinels.join(","))
+}
+
 /// The socket of the server on this machine.
 pub(crate) fn socket(machine: &str) -> PathBuf {
     folder::path().join(machine).join("redis.sock")
 }
 
-fn server(machine: &Machine, primary: &Machine, folder: &Path) -> String {
+fn server(machine: &Machine, all: &[Machine], folder: &Path) -> String {
     let (ip, folder) = (machine.ip, folder.display());
     let mut text = format!(
         "bind {ip}\nport {REDIS}\nprotected-mode no\nunixsocket {folder}/redis.sock\ndir {folder}\nsave \"\"\n\
          repl-diskless-sync-delay 0\nrepl-timeout 5\nrepl-ping-replica-period 1\nmaxmemory 256mb\n\
-         maxmemory-policy noeviction\ntcp-keepalive 5\nappendonly yes\nappendfsync everysec\n\
-         min-replicas-to-write 1\nmin-replicas-max-lag 3\n"
+         maxmemory-policy noeviction\ntcp-keepalive 5\n"
     );
-    if machine != primary {
-        text += &format!("replicaof {} {REDIS}\n", primary.ip);
+    if all.len() > 1 {
+        text += "appendonly yes\nappendfsync everysec\nmin-replicas-to-write 1\nmin-replicas-max-lag 3\n";
+        if machine != &all[0] {
+            text += &format!("replicaof {} {REDIS}\n", all[0].ip);
+        }
     }
     text
 }

@@ -143,10 +143,14 @@ impl Lab {
         let mut link = own(&control, "link", ["lab", "link"].map(OsString::from).into(), Ready::WritesLine)?;
         link.feed = Some(self.faults.subscribe());
         self.processes.start(vec![link]).await?;
-        let (servers, sentinels) = redis::parts()?;
-        self.processes.start(servers).await?;
-        self.processes.start(sentinels).await?;
-        self.start_postgres(gone).await?;
+        if self.step.has_redis() {
+            let (servers, sentinels) = redis::parts(self.step.is_replicated())?;
+            self.processes.start(servers).await?;
+            self.processes.start(sentinels).await?;
+        }
+        if self.step.is_replicated() {
+            self.start_postgres(gone).await?;
+        }
         let alive: Alive = Arc::new(watch::Sender::new(BTreeMap::new()));
         let (feed_sender, feed) = watch::channel("[]".to_owned());
         tokio::spawn(write_members(alive.subscribe(), feed_sender));
@@ -190,7 +194,7 @@ impl Lab {
         let root = folder::User::root();
         let data = folder::of("shop", &root)?;
         let mut args: Vec<OsString> = vec!["--data".into(), data.into()];
-        args.extend(self.step.instance_args());
+        args.extend(self.step.instance_args(self.postgres.as_ref().map(|(postgres, _)| postgres)));
         let program = std::env::current_exe().map_err(|error| Trouble::new(error.to_string()))?;
         Ok(Site {
             zones: ZONES.map(str::to_owned).into(),

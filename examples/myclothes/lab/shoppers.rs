@@ -1,16 +1,17 @@
 //! Shoppers who check every answer: what a disaster is measured by.
 //!
 //! Each behaves as a browser does where it matters: it asks DNS, tries the addresses one after the other, keeps its connection and its
-//! cookies, and presses the button again when something fails. It knows what must be in its cart; after an addition that
+//! cookies, asks once more for a page when the connection breaks before the answer begins, and presses the button again when something
+//! fails. It knows what must be in its cart; after an addition that
 //! failed, both carts are right. An order is sent again with the same key until it is answered, under a name that no other order has, so
 //! that what the database has in the end tells what was lost or doubled.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
+use http::header::{CONTENT_TYPE, COOKIE, ETAG, HOST, SET_COOKIE};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::SendRequest;
@@ -22,6 +23,7 @@ use tokio::time::{sleep, timeout};
 
 use super::names::Names;
 use super::nodes::DOMAIN;
+use super::times::Times;
 use crate::parent;
 use crate::trouble::Trouble;
 
@@ -40,9 +42,9 @@ const PRODUCTS: u64 = 30;
 /// Most lines about what went wrong.
 const TOLD: usize = 20;
 
-/// Options of `myclothes lab shop`, which `lab chaos` gives.
+/// Options of `myclothes lab crowd`, which [`super::crowd`] gives.
 #[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Crowd {
+pub(crate) struct Options {
     /// Shoppers at the same time
     #[arg(long)]
     shoppers: usize,
@@ -58,6 +60,9 @@ pub(crate) struct Seen {
     /// No answer, or a status of 500 and more.
     pub(crate) failed_gets: usize,
     pub(crate) failed_posts: usize,
+    /// GETs whose connection broke before the answer began, and which were asked once more at once, as HTTP allows (RFC 9110, 9.2.2)
+    /// and browsers do. No failures, if the answer came then.
+    pub(crate) repeated_gets: usize,
     pub(crate) carts: usize,
     /// Carts in which something was missing, or was twice.
     pub(crate) lost_carts: usize,
@@ -67,12 +72,14 @@ pub(crate) struct Seen {
     pub(crate) longest_ms: u64,
     /// Visits that were given up.
     pub(crate) given_up: usize,
+    /// How long the answers took that were no failures, by what was asked for.
+    pub(crate) times: BTreeMap<String, Times>,
     /// The first things that went wrong.
     pub(crate) told: Vec<String>,
 }
 
 /// Shops until standard input ends, or a line comes there; then says what was seen.
-pub(crate) async fn run(crowd: Crowd) -> Result<(), Trouble> {
+pub(crate) async fn run(crowd: Options) -> Result<(), Trouble> {
     let (stop, stopped) = watch::channel(false);
     let names = Arc::new(Names::default());
     let seen = Arc::new(Mutex::new(Seen::default()));
@@ -85,6 +92,7 @@ pub(crate) async fn run(crowd: Crowd) -> Result<(), Trouble> {
             seen: Arc::clone(&seen),
             connection: None,
             cookies: BTreeMap::new(),
+            tag: String::new(),
         };
         // Not all at once: nobody could answer that.
         let wait = THOUGHT * number as u32 / crowd.shoppers.max(1) as u32;
@@ -112,6 +120,8 @@ struct Shopper {
     seen: Arc<Mutex<Seen>>,
     connection: Option<SendRequest<Full<Bytes>>>,
     cookies: BTreeMap<String, String>,
+    /// Of the cart that was seen last.
+    tag: String,
 }
 
 /// Products and how many of each.
@@ -126,13 +136,15 @@ impl Shopper {
             self.cookies.clear();
             self.connection = None;
             let outcome = self.visit(visit, &stopped).await;
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = self.seen();
             seen.carts += 1;
             match outcome {
                 Ok(()) => {}
                 Err(Lost::Cart(what)) => {
                     seen.lost_carts += 1;
-                    seen.tell(what);
+                    // Before all that only failed.
+                    seen.told.insert(0, what);
+                    seen.told.truncate(TOLD);
                 }
                 Err(Lost::Patience(what)) => {
                     seen.given_up += 1;
@@ -145,7 +157,7 @@ impl Shopper {
     /// Looks around, fills a cart, buys it.
     async fn visit(&mut self, visit: u64, stopped: &watch::Receiver<bool>) -> Result<(), Lost> {
         self.get("/").await?;
-        let mut cart = Cart::new();
+        let mut cart = self.check(&[&Cart::new()]).await?;
         for step in 0..ITEMS {
             self.think().await;
             let product = 1 + (self.number * 7 + visit * 3 + step * 11) % PRODUCTS;
@@ -157,6 +169,8 @@ impl Shopper {
             }
         }
         self.think().await;
+        // People look at it before they buy.
+        self.get("/cart").await?;
         self.order(visit).await
     }
 
@@ -167,11 +181,16 @@ impl Shopper {
         let begin = Instant::now();
         let item = json!({ "product_id": product, "quantity": 1 });
         loop {
-            match self.ask(Method::POST, "/api/cart/items", &[], Some(&item)).await {
+            // Only to the cart that was seen last: the network may still deliver an earlier try.
+            let tag = self.tag.clone();
+            match self.ask(Method::POST, "/api/cart/items", &[("if-match", &tag)], Some(&item)).await {
                 Ok(answer) if answer.status == StatusCode::OK => {
                     self.took(begin);
                     return Ok(with);
                 }
+                // An earlier try has come through.
+                Ok(answer)
+                    if answer.status == StatusCode::PRECONDITION_FAILED && begin.elapsed() < GIVE_UP => {}
                 Ok(answer) if !answer.status.is_server_error() => {
                     return Err(Lost::Cart(format!("an addition was answered with {}", answer.said())));
                 }
@@ -205,7 +224,7 @@ impl Shopper {
             match self.ask(Method::POST, "/api/checkout", &key, Some(&delivery)).await {
                 Ok(answer) if answer.status.is_success() => {
                     self.took(begin);
-                    self.seen.lock().unwrap_or_else(PoisonError::into_inner).orders.insert(name);
+                    self.seen().orders.insert(name);
                     return Ok(());
                 }
                 Ok(answer) if !answer.status.is_server_error() => {
@@ -234,8 +253,12 @@ impl Shopper {
         sleep(THOUGHT).await;
     }
 
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn took(&self, begin: Instant) {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen();
         seen.longest_ms = seen.longest_ms.max(begin.elapsed().as_millis() as u64);
     }
 
@@ -253,7 +276,7 @@ impl Shopper {
         };
         let what = format!("{method} {path}: {what}");
         {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = self.seen();
             *(if method == Method::GET { &mut seen.failed_gets } else { &mut seen.failed_posts }) += 1;
             seen.longest_ms = seen.longest_ms.max(begin.elapsed().as_millis() as u64);
             seen.tell(what.clone());
@@ -273,7 +296,7 @@ impl Shopper {
         fields: &[(&str, &str)],
         body: Option<&Value>,
     ) -> Result<Answer, String> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).requests += 1;
+        self.seen().requests += 1;
         let mut request = Request::builder().method(method).uri(path).header(HOST, DOMAIN);
         if !self.cookies.is_empty() {
             let pairs: Vec<_> = self.cookies.iter().map(|(name, value)| format!("{name}={value}")).collect();
@@ -290,10 +313,18 @@ impl Shopper {
             None => String::new(),
         };
         let request = request.body(Full::from(body)).map_err(|error| error.to_string())?;
+        let kind = format!("{} {path}", request.method());
+        let begin = Instant::now();
         let answer = match timeout(ANSWER, self.exchange(request)).await {
             Ok(answer) => answer?,
             Err(_) => return Err(format!("no answer within {ANSWER:?}")),
         };
+        if !answer.status.is_server_error() {
+            self.seen().times.entry(kind).or_default().note(begin.elapsed());
+        }
+        if let Some(tag) = &answer.tag {
+            self.tag.clone_from(tag);
+        }
         for (name, value) in &answer.cookies {
             match value.is_empty() {
                 true => self.cookies.remove(name),
@@ -304,6 +335,7 @@ impl Shopper {
     }
 
     async fn exchange(&mut self, mut request: Request<Full<Bytes>>) -> Result<Answer, String> {
+        let mut once_more = (request.method() == Method::GET).then(|| request.clone());
         loop {
             let (mut connection, fresh) = match self.connection.take() {
                 Some(kept) => (kept, false),
@@ -320,12 +352,19 @@ impl Shopper {
                     let set = head.headers.get_all(SET_COOKIE).iter().filter_map(|field| field.to_str().ok());
                     let pairs = set.filter_map(|field| field.split(';').next()?.split_once('='));
                     let cookies = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-                    return Ok(Answer { status: head.status, cookies, body });
+                    let tag = head.headers.get(ETAG).and_then(|field| field.to_str().ok()).map(str::to_owned);
+                    return Ok(Answer { status: head.status, cookies, tag, body });
                 }
                 // A kept connection may be closed by the server at any moment; nothing was sent on it.
                 Err(mut error) => match error.take_message() {
                     Some(unsent) if !fresh => request = unsent,
-                    _ => return Err(error.into_error().to_string()),
+                    _ => match once_more.take() {
+                        Some(same) => {
+                            self.seen().repeated_gets += 1;
+                            request = same;
+                        }
+                        None => return Err(error.into_error().to_string()),
+                    },
                 },
             }
         }
@@ -349,6 +388,8 @@ impl Seen {
 struct Answer {
     status: StatusCode,
     cookies: Vec<(String, String)>,
+    /// Of the cart that it shows.
+    tag: Option<String>,
     body: Bytes,
 }
 

@@ -1,11 +1,11 @@
-//! The steps of the architecture, as the case study takes them: where carts live.
-//!
-//! Orders and accounts are in a file that all instances share, in every step, and no disaster reaches it. Redis and PostgreSQL run beside the
-//! shop, which keeps nothing there yet.
+//! The steps of the architecture, as the case study takes them: where carts live, and everything else.
 
 use std::ffi::OsString;
 
 use serde::{Deserialize, Serialize};
+
+use super::postgres::Postgres;
+use super::redis;
 
 /// One step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -17,10 +17,14 @@ pub(crate) enum Step {
     Sticky,
     /// Carts in the shoppers' cookies
     Cookie,
+    /// Carts in one Redis, found by the session's id in the cookie
+    Redis,
+    /// Carts in Redis with replicas and Sentinels, orders in PostgreSQL with replicas
+    Full,
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 3] = [Self::Memory, Self::Sticky, Self::Cookie];
+    pub(crate) const ALL: [Self; 5] = [Self::Memory, Self::Sticky, Self::Cookie, Self::Redis, Self::Full];
 
     /// As it is written on a command line.
     pub(crate) fn word(self) -> &'static str {
@@ -28,6 +32,8 @@ impl Step {
             Self::Memory => "memory",
             Self::Sticky => "sticky",
             Self::Cookie => "cookie",
+            Self::Redis => "redis",
+            Self::Full => "full",
         }
     }
 
@@ -37,6 +43,8 @@ impl Step {
             Self::Memory => "carts in memory, no stickiness",
             Self::Sticky => "carts in memory, stickiness",
             Self::Cookie => "carts in the cookie",
+            Self::Redis => "carts in one Redis",
+            Self::Full => "Redis with replicas, PostgreSQL",
         }
     }
 
@@ -45,12 +53,26 @@ impl Step {
         self != Self::Memory
     }
 
+    pub(crate) fn has_redis(self) -> bool {
+        matches!(self, Self::Redis | Self::Full)
+    }
+
+    /// Replicas of Redis, and PostgreSQL. Without PostgreSQL, orders are in a file that all instances share and that no disaster
+    /// reaches.
+    pub(crate) fn is_replicated(self) -> bool {
+        self == Self::Full
+    }
+
     /// What instances are told.
-    pub(crate) fn instance_args(self) -> [OsString; 2] {
+    pub(crate) fn instance_args(self, postgres: Option<&Postgres>) -> Vec<OsString> {
         let carts = match self {
-            Self::Memory | Self::Sticky => "memory",
-            Self::Cookie => "cookie",
+            Self::Memory | Self::Sticky => "memory".to_owned(),
+            Self::Cookie => "cookie".to_owned(),
+            Self::Redis => redis::url(),
+            Self::Full => redis::sentinel_url(),
         };
-        ["--carts".into(), carts.into()]
+        let mut args = vec!["--carts".into(), carts.into()];
+        args.extend(postgres.into_iter().flat_map(|postgres| ["--database".into(), postgres.url().into()]));
+        args
     }
 }
