@@ -183,22 +183,17 @@ async fn place_in(transaction: &Transaction<'_>, new: &NewOrder) -> Result<Said,
         Ok(bill) => bill,
         Err(refused) => return Ok(Err(refused)),
     };
-    let Some(id) = write_order(transaction, new, &bill).await? else { return Ok(Ok(None)) };
-    let Some(order) = read_order(transaction, id, new).await? else {
-        return Err(Trouble::Wrong("an order vanished".to_owned()));
-    };
-    let left = transaction.prepare_cached(SOME_PRODUCTS).await?;
-    let products = transaction.query(&left, &[&bought]).await?.iter().map(product_from).collect();
-    Ok(Ok(Some(Placed { order, now: true, products })))
+    let Some(id) = place_order(transaction, new, &bill).await? else { return Ok(Ok(None)) };
+    fill_order(transaction, id, new, &bill).await
 }
 
-/// Writes the order and takes the stock; `None` if the same order is there by now.
-async fn write_order(
+/// Writes that there is an order; its id, or `None` if the same order is there by now.
+async fn place_order(
     transaction: &Transaction<'_>,
     new: &NewOrder,
     bill: &Bill,
 ) -> Result<Option<i64>, Trouble> {
-    let Bill { delivery: Delivery { name, address }, items, total_cents } = bill;
+    let Bill { delivery: Delivery { name, address }, total_cents, .. } = bill;
     let place = transaction.prepare_cached(PLACE).await?;
     let values: super::Values<'_> = &[
         &new.session,
@@ -210,17 +205,42 @@ async fn write_order(
         total_cents,
         &sessions::unix_now(),
     ];
-    let Some(row) = transaction.query_opt(&place, values).await? else { return Ok(None) };
-    let id: i64 = row.get(0);
+    Ok(transaction.query_opt(&place, values).await?.map(|row| row.get(0)))
+}
+
+/// Takes the stock of an order, writes its lines, and reads what has come of it.
+///
+/// All of it is sent at once, and done in this order: until the end, whoever else wants these products waits, and the primary may
+/// be far away.
+async fn fill_order(
+    transaction: &Transaction<'_>,
+    id: i64,
+    new: &NewOrder,
+    bill: &Bill,
+) -> Result<Said, Trouble> {
+    let items = &bill.items;
     let products: Vec<i64> = items.iter().map(|item| item.product_id).collect();
     let names: Vec<&str> = items.iter().map(|item| &*item.name).collect();
     let prices: Vec<i64> = items.iter().map(|item| item.price_cents).collect();
     let quantities: Vec<i64> = items.iter().map(|item| item.quantity).collect();
+    // Prepared before, so that nothing below waits before it is sent.
     let take = transaction.prepare_cached(TAKE_STOCK).await?;
-    transaction.execute(&take, &[&products, &quantities]).await?;
     let lines = transaction.prepare_cached(PLACE_ITEMS).await?;
-    transaction.execute(&lines, &[&id, &products, &names, &prices, &quantities]).await?;
-    Ok(Some(id))
+    let order = transaction.prepare_cached(ORDER).await?;
+    let left = transaction.prepare_cached(SOME_PRODUCTS).await?;
+    let to_take: super::Values<'_> = &[&products, &quantities];
+    let to_write: super::Values<'_> = &[&id, &products, &names, &prices, &quantities];
+    let to_read: super::Values<'_> = &[&id, &new.session, &new.account];
+    let to_look_at: super::Values<'_> = &[&products];
+    let (_, _, order, left) = tokio::try_join!(
+        biased;
+        transaction.execute(&take, to_take),
+        transaction.execute(&lines, to_write),
+        transaction.query(&order, to_read),
+        transaction.query(&left, to_look_at),
+    )?;
+    let order = order_from_rows(&order).ok_or_else(|| Trouble::Wrong("an order vanished".to_owned()))?;
+    Ok(Ok(Some(Placed { order, now: true, products: left.iter().map(product_from).collect() })))
 }
 
 async fn read_order(
