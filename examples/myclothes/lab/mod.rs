@@ -7,7 +7,8 @@
 //! link.rs     the distance between zones, carried by a process  step.rs      the steps of the architecture
 //! netem.rs    the same, by the kernel                           chaos.rs     a disaster under shoppers, measured
 //! matrix.rs   who reaches whom, probed                          disaster.rs promise.rs table.rs chart.rs   its parts
-//! folder.rs packages.rs   what is needed of the system          crowd.rs shoppers.rs names.rs times.rs   the shoppers
+//! folder.rs packages.rs   what is needed of the system          shop.rs memory.rs   shoppers, and nothing happens
+//!                                                               crowd.rs shoppers.rs names.rs times.rs   the shoppers
 //! ```
 //!
 //! `up` makes the network and starts [`run`] in it, in the background. `down` removes whatever is there of it, also after a crash.
@@ -20,6 +21,7 @@ mod folder;
 mod groups;
 mod link;
 mod matrix;
+mod memory;
 mod names;
 mod netem;
 mod network;
@@ -31,6 +33,7 @@ mod process;
 mod promise;
 mod redis;
 mod run;
+mod shop;
 mod shoppers;
 mod step;
 mod table;
@@ -78,6 +81,8 @@ enum Command {
     Matrix,
     /// Let a disaster happen under shoppers who check every answer, and say what it cost
     Chaos(chaos::Options),
+    /// Let shoppers shop in the lab that is up, and say how long pages took, what failed, and what has grown
+    Shop(shop::Options),
     /// The lab's own process
     #[command(hide = true)]
     Run(run::Options),
@@ -122,6 +127,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Trouble> {
                 false => link::run(&orders).map_err(Trouble::new),
             }
         }
+        Command::Shop(options) => crate::block_on(shop::run(options)),
         Command::Crowd(options) => crate::block_on(shoppers::run(options)),
         Command::Probe => crate::block_on(matrix::probe()),
     }
