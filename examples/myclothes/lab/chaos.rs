@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::crowd::Crowd;
 use super::disaster::{Disaster, heal};
+use super::reading::Reading;
 use super::run::{Wish, ask};
 use super::step::Step;
 use super::table::{self, Build, Cell, Row};
@@ -75,7 +76,7 @@ fn all(options: &Options) -> Result<Vec<String>, Trouble> {
     let mut all_broken = Vec::new();
     for step in steps {
         let since = Instant::now();
-        super::up(step)?;
+        super::up(step, Reading::default())?;
         let cells = crate::block_on(row(step, options.shoppers));
         // Also when something went wrong: the next lab needs the place.
         super::down()?;

@@ -8,7 +8,7 @@
 //! netem.rs    the same, by the kernel                           chaos.rs     a disaster under shoppers, measured
 //! matrix.rs   who reaches whom, probed                          disaster.rs promise.rs table.rs chart.rs   its parts
 //! folder.rs packages.rs   what is needed of the system          shop.rs memory.rs   shoppers, and nothing happens
-//!                                                               crowd.rs shoppers.rs names.rs times.rs   the shoppers
+//! reading.rs reads.rs     what reading the catalogue costs      crowd.rs shoppers.rs names.rs times.rs   the shoppers
 //! ```
 //!
 //! `up` makes the network and starts [`run`] in it, in the background. `down` removes whatever is there of it, also after a crash.
@@ -31,6 +31,8 @@ mod plan;
 mod postgres;
 mod process;
 mod promise;
+mod reading;
+mod reads;
 mod redis;
 mod run;
 mod shop;
@@ -45,6 +47,7 @@ use std::process::{Command as Process, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use reading::Reading;
 use run::{Wish, ask};
 use step::Step;
 
@@ -72,6 +75,8 @@ enum Command {
         /// The step of the architecture
         #[arg(long, default_value = "full")]
         step: Step,
+        #[command(flatten)]
+        reading: Reading,
     },
     /// Stop everything, and remove all of it
     Down,
@@ -83,6 +88,8 @@ enum Command {
     Chaos(chaos::Options),
     /// Let shoppers shop in the lab that is up, and say how long pages took, what failed, and what has grown
     Shop(shop::Options),
+    /// Ask for the catalogue as fast as it is answered, and say what that costs PostgreSQL's primary
+    Reads(reads::Options),
     /// The lab's own process
     #[command(hide = true)]
     Run(run::Options),
@@ -92,6 +99,9 @@ enum Command {
     /// Probe from this machine; what to probe comes on standard input
     #[command(hide = true)]
     Probe,
+    /// Readers
+    #[command(hide = true)]
+    Read(reads::Readers),
     /// Shoppers
     #[command(hide = true)]
     Crowd(shoppers::Options),
@@ -100,10 +110,11 @@ enum Command {
 /// Runs a command of the lab.
 pub(crate) fn run(arguments: Arguments) -> Result<(), Trouble> {
     match arguments.command {
-        Command::Up { step } => {
+        Command::Up { step, reading } => {
             packages::check()?;
+            reading.check(step)?;
             let start = Instant::now();
-            up(step)?;
+            up(step, reading)?;
             println!("The lab is up after {:.1} s.", start.elapsed().as_secs_f64());
             crate::block_on(status())
         }
@@ -118,6 +129,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Trouble> {
         Command::Status => crate::block_on(status()),
         Command::Matrix => matrix::run(),
         Command::Chaos(options) => chaos::run(&options),
+        Command::Reads(options) => reads::run(&options),
+        Command::Read(crowd) => crate::block_on(reads::read(crowd)),
         Command::Run(options) => crate::block_on(run::run(options)),
         Command::Link => {
             let (sender, orders) = mpsc::channel();
@@ -134,9 +147,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<(), Trouble> {
 }
 
 /// Makes and starts everything; what was made is removed again when something fails.
-fn up(step: Step) -> Result<(), Trouble> {
+fn up(step: Step, reading: Reading) -> Result<(), Trouble> {
     folder::make()?;
-    let made = network::make(folder::path()).and_then(|()| start(step));
+    let made = network::make(folder::path()).and_then(|()| start(step, reading));
     if made.is_err() {
         // The first trouble is the one to be told.
         let _ = down();
@@ -144,7 +157,7 @@ fn up(step: Step) -> Result<(), Trouble> {
     made
 }
 
-fn start(step: Step) -> Result<(), Trouble> {
+fn start(step: Step, reading: Reading) -> Result<(), Trouble> {
     let trouble =
         |error: std::io::Error| Trouble::new(format!("the lab's process cannot be started: {error}"));
     let log_file = folder::path().join("log");
@@ -154,6 +167,7 @@ fn start(step: Step) -> Result<(), Trouble> {
         .args(["netns", "exec", plan::CONTROL])
         .arg(program)
         .args(["lab", "run", "--step", step.word()])
+        .args(reading.options())
         .args(["--min-per-zone", "1", "--max-per-zone", "3", "--drain", "5", "--unhealthy-after", "10"])
         .stdin(Stdio::null())
         .stdout(log.try_clone().map_err(trouble)?)

@@ -62,9 +62,11 @@ impl Postgres {
         Ok(Self { programs, password })
     }
 
-    /// Where the shop finds its data: all servers; which of them is the primary is for the client to find out.
-    pub(crate) fn url(&self) -> String {
-        let hosts: Vec<_> = (0..ZONES.len()).map(|zone| postgres(zone).at(POSTGRES).to_string()).collect();
+    /// Where the shop finds its data: the first primary and so many replicas; which of them is the primary by now is for the client to
+    /// find out.
+    pub(crate) fn url(&self, replicas: usize) -> String {
+        let servers = ZONES.len().min(1 + replicas);
+        let hosts: Vec<_> = (0..servers).map(|zone| postgres(zone).at(POSTGRES).to_string()).collect();
         format!("postgres://{SHOP}:{}@{}/{SHOP}", self.password, hosts.join(","))
     }
 

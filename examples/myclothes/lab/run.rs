@@ -17,6 +17,7 @@ use super::link::Fault;
 use super::plan::{self, DNS, PLACES, SHOP, ZONES, postgres, router};
 use super::postgres::{Postgres, watch_primary};
 use super::process::{Processes, own};
+use super::reading::Reading;
 use super::step::Step;
 use super::{nodes, redis};
 use crate::asg::fleet::{Alive, Fleet, Site};
@@ -32,6 +33,8 @@ pub(crate) struct Options {
     /// The step of the architecture
     #[arg(long)]
     step: Step,
+    #[command(flatten)]
+    reading: Reading,
     #[command(flatten)]
     group: asg::Sizes,
 }
@@ -61,6 +64,7 @@ pub(crate) enum Wish {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Status {
     pub(crate) step: Step,
+    pub(crate) reading: Reading,
     /// Process ids by name, 0 for those that are not there.
     pub(crate) processes: BTreeMap<String, u32>,
     pub(crate) faults: Vec<Fault>,
@@ -74,7 +78,7 @@ pub(crate) async fn run(options: Options) -> Result<(), Trouble> {
     if options.group.most() >= PLACES {
         return Err(Trouble::new(format!("a zone has room for {} instances at most", PLACES - 1)));
     }
-    let mut lab = Lab::new(options.step);
+    let mut lab = Lab::new(options.step, options.reading);
     let (wishes, mut asked) = mpsc::channel::<Asked<Wish, Status>>(4);
     let (gone_sender, mut gone) = mpsc::channel(1);
     let fleet = tokio::select! {
@@ -124,6 +128,7 @@ pub(crate) async fn ask(wish: &Wish) -> Result<Status, Trouble> {
 
 struct Lab {
     step: Step,
+    reading: Reading,
     processes: Processes,
     faults: watch::Sender<String>,
     zones: Vec<Fault>,
@@ -131,10 +136,10 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(step: Step) -> Self {
+    fn new(step: Step, reading: Reading) -> Self {
         let zones = vec![Fault::default(); ZONES.len()];
         let faults = watch::Sender::new(serde_json::json!(zones).to_string());
-        Self { step, processes: Processes::default(), faults, zones, postgres: None }
+        Self { step, reading, processes: Processes::default(), faults, zones, postgres: None }
     }
 
     /// The order: the links; data; names; instances; nodes.
@@ -194,7 +199,9 @@ impl Lab {
         let root = folder::User::root();
         let data = folder::of("shop", &root)?;
         let mut args: Vec<OsString> = vec!["--data".into(), data.into()];
-        args.extend(self.step.instance_args(self.postgres.as_ref().map(|(postgres, _)| postgres)));
+        args.extend(
+            self.step.instance_args(self.reading, self.postgres.as_ref().map(|(postgres, _)| postgres)),
+        );
         let program = std::env::current_exe().map_err(|error| Trouble::new(error.to_string()))?;
         Ok(Site {
             zones: ZONES.map(str::to_owned).into(),
@@ -251,6 +258,7 @@ impl Lab {
     fn status(&self) -> Status {
         Status {
             step: self.step,
+            reading: self.reading,
             processes: self.processes.pids(),
             faults: self.zones.clone(),
             postgres_primary: self.postgres.as_ref().map(|(_, primary)| *primary.borrow()),

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use serde::{Deserialize, Serialize};
 
 use super::postgres::Postgres;
+use super::reading::Reading;
 use super::redis;
 
 /// One step.
@@ -64,7 +65,7 @@ impl Step {
     }
 
     /// What instances are told.
-    pub(crate) fn instance_args(self, postgres: Option<&Postgres>) -> Vec<OsString> {
+    pub(crate) fn instance_args(self, reading: Reading, postgres: Option<&Postgres>) -> Vec<OsString> {
         let carts = match self {
             Self::Memory | Self::Sticky => "memory".to_owned(),
             Self::Cookie => "cookie".to_owned(),
@@ -72,7 +73,7 @@ impl Step {
             Self::Full => redis::sentinel_url(),
         };
         let mut args = vec!["--carts".into(), carts.into()];
-        args.extend(postgres.into_iter().flat_map(|postgres| ["--database".into(), postgres.url().into()]));
+        args.extend(reading.instance_args(self, postgres));
         args
     }
 }
