@@ -16,7 +16,7 @@ use super::tended::Tended;
 use super::window::{STEP, Tally, Window};
 use super::{drain, shift::Shift};
 use crate::config::{self, ZoneName};
-use crate::pool::{HealthState, Status, ZoneOut};
+use crate::pool::{HealthState, Status, TargetId, ZoneOut};
 
 /// Decisions kept for people to read.
 const DECISIONS: usize = 50;
@@ -103,6 +103,8 @@ impl PoolControl {
             self.sample(&config, now);
         }
         let mut changed = self.returns(now);
+        // What is suspended from now on is decided the next time.
+        let suspended = self.suspended();
         changed |= self.ejections(&config, now);
         if due {
             changed |= self.gray_zone(&config, now);
@@ -111,6 +113,22 @@ impl PoolControl {
         }
         if changed {
             self.publish();
+        }
+        // Only now, so that there is no moment in which the workers neither keep away by themselves nor know why they should.
+        self.pardon(&config, &suspended);
+    }
+
+    /// Targets that workers keep away from until it is decided what becomes of them.
+    fn suspended(&self) -> Vec<TargetId> {
+        let targets = self.targets();
+        let suspended = targets.iter().filter(|target| target.state.conduct.is_suspended());
+        suspended.map(|target| target.state.id).collect()
+    }
+
+    /// Ends these suspensions: they have been decided, one way or the other.
+    fn pardon(&self, config: &config::Pool, suspended: &[TargetId]) {
+        for target in self.targets().iter().filter(|target| suspended.contains(&target.state.id)) {
+            target.state.conduct.pardon(target.watched.record.limit(&config.outlier));
         }
     }
 
@@ -164,12 +182,7 @@ impl PoolControl {
                 ejected.push((target.state.name.clone(), reason));
             }
             for target in targets.iter() {
-                let (conduct, limit) = (&target.state.conduct, target.watched.record.limit(&config.outlier));
-                match conduct.is_suspended() {
-                    // Decided, one way or the other.
-                    true => conduct.pardon(limit),
-                    false => conduct.set_limit(limit),
-                }
+                target.state.conduct.set_limit(target.watched.record.limit(&config.outlier));
             }
         }
         let changed = !ejected.is_empty();
