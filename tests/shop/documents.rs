@@ -132,6 +132,10 @@ async fn every_command_of_the_documents_works() {
                     desk.node(config).await;
                 }
                 ["cargo", "build", "--release", "--bin", "selvedge"] => found[2] += 1,
+                ["cargo", "build", "--release", "--features", feature] => {
+                    found[2] += 1;
+                    assert!(manifest.contains(&format!("\n{feature} = [")), "{shown}: {command}");
+                }
                 ["cargo", "bench", "--bench", bench, ..] => {
                     found[2] += 1;
                     assert!(manifest.contains(&format!("name = \"{bench}\"")), "{shown}: {command}");

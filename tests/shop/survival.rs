@@ -75,6 +75,8 @@ async fn shoppers_notice_nothing_while_instances_and_zones_are_killed() {
     let report = crate::shoppers::shop(&system, Duration::from_secs(if soak { 60 } else { 10 })).await;
     println!("{report}");
     assert!(report.problems.is_empty(), "{report}\n{:#?}", report.problems);
-    assert!(report.kills >= 10 && report.moves >= 1, "{report}");
+    assert!(report.kills >= 10 && report.elsewhere >= 1, "{report}");
+    // A zone that is back before its checks have failed keeps its sessions: in a short run that may be all of them.
+    assert!(!soak || report.moves >= 1, "{report}");
     assert!(report.carts >= if soak { 2000 } else { 50 }, "{report}");
 }
